@@ -68,6 +68,12 @@ func WithErrno(errno syscall.Errno, format string, args ...any) *Error {
 	}
 }
 
+// WithErrnoOnly makes a GenericError which remembers the system's error for
+// code that asks with errors.Is, but does not print its text.
+func WithErrnoOnly(errno syscall.Errno, format string, args ...any) *Error {
+	return &Error{Class: GenericError, Desc: sprintf(format, args), Errno: errno}
+}
+
 // WithHint returns a copy of e that carries advice for the command line.
 func (e *Error) WithHint(hint string) *Error {
 	c := *e

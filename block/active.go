@@ -1,0 +1,100 @@
+package block
+
+import (
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// SetActive hands a node over to another process (active false) or takes it
+// back. Inactive nodes hold no locks on their image.
+func (n *Node) SetActive(l *aio.Lock, active bool) error {
+	if active == n.Active() {
+		return nil
+	}
+	if active {
+		return n.activate(l)
+	}
+	return n.inactivate(l, true)
+}
+
+// activate takes the children first: the node may read them.
+func (n *Node) activate(l *aio.Lock) error {
+	for _, c := range n.children {
+		if err := c.node.SetActive(l, true); err != nil {
+			return err
+		}
+	}
+	if n.Active() {
+		return nil
+	}
+	err := n.graph.Write(l, "activate "+n.name, func(w *Write) error {
+		n.flags &^= FlagInactive
+		w.onAbort(func() { n.flags |= FlagInactive })
+		return w.refreshPerms(nil, n)
+	})
+	if err != nil {
+		return err
+	}
+	if err := n.invalidate(l); err != nil {
+		n.flags |= FlagInactive
+		return err
+	}
+	return nil
+}
+
+func (n *Node) invalidate(l *aio.Lock) error {
+	if v, ok := n.instance.(Invalidator); ok {
+		_, err := aio.Mixed(l, n.ctx, "invalidate_cache", func(co *aio.Co) (struct{}, error) {
+			return struct{}{}, v.CoInvalidateCache(co)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return n.RefreshTotalSectors(l, n.totalSectors.Load())
+}
+
+// inactivate gives the node up, then those children that nobody else uses.
+func (n *Node) inactivate(l *aio.Lock, top bool) error {
+	if top && n.hasActiveNodeParent() {
+		return qerr.New("Node has active parent node")
+	}
+	n.DrainedBegin(l)
+	defer n.DrainedEnd()
+	if err := n.Flush(l); err != nil {
+		return err
+	}
+	if i, ok := n.instance.(Inactivator); ok {
+		if err := i.Inactivate(l); err != nil {
+			return err
+		}
+	}
+	err := n.graph.Write(l, "inactivate "+n.name, func(w *Write) error {
+		if perm, _ := n.parents.cumulative(); perm&anyWrite != 0 {
+			return qerr.New("Failed to inactivate node: Operation not permitted")
+		}
+		n.flags |= FlagInactive
+		w.onAbort(func() { n.flags &^= FlagInactive })
+		return w.refreshPerms(nil, n)
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range n.children {
+		if c.node.Active() && !c.node.hasActiveNodeParent() {
+			if err := c.node.inactivate(l, false); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) hasActiveNodeParent() bool {
+	for c := n.parents.head; c != nil; c = c.nextParent {
+		if p := c.ParentNode(); p != nil && p.Active() {
+			return true
+		}
+	}
+	return false
+}

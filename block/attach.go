@@ -1,0 +1,187 @@
+package block
+
+import (
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+	"github.com/qmpblock/qmpblock/trace"
+)
+
+// AttachChild makes child a child of parent and computes the permissions of
+// everything below. The child's reference passes to the edge.
+func (w *Write) AttachChild(parent, child *Node, name string, role Role) (*Child, error) {
+	if reaches(child, parent) {
+		return nil, qerr.New("Making '%s' a %s child of '%s' would create a cycle", child.name, name, parent.name)
+	}
+	c := &Child{name: name, role: role, owner: parent}
+	perm, shared := parent.parents.cumulative()
+	c.perm, c.shared = parent.childPerm(c, role, nil, perm, shared)
+	w.link(c, child)
+	parent.children = append([]*Child{c}, parent.children...)
+	w.onAbort(func() { parent.removeChild(c) })
+	if err := w.refreshPerms(nil, child); err != nil {
+		return nil, err
+	}
+	w.moveInto(child, parent.ctx)
+	return c, nil
+}
+
+// reaches tells whether there is a way down from one node to another.
+func reaches(from, to *Node) bool {
+	if from == to {
+		return true
+	}
+	for _, c := range from.children {
+		if reaches(c.node, to) {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *Node) removeChild(c *Child) {
+	for i, have := range n.children {
+		if have == c {
+			n.children = append(n.children[:i:i], n.children[i+1:]...)
+			return
+		}
+	}
+}
+
+func (n *Node) insertChild(c *Child, at int) {
+	n.children = append(n.children[:at:at], append([]*Child{c}, n.children[at:]...)...)
+}
+
+// link puts an edge's lower end on a node.
+func (w *Write) link(c *Child, n *Node) {
+	c.node = n
+	n.parents.add(c)
+	if n.quiesce > 0 {
+		c.owner.drainedBegin()
+	}
+	w.graph.tracer.At(trace.GraphAttachChild).Str("owner", c.owner.describe()).Str("child", c.name).Str("node", n.name).Send()
+	w.onAbort(func() {
+		n.parents.remove(c)
+		c.node = nil
+		if n.quiesce > 0 {
+			c.owner.drainedEnd()
+		}
+	})
+}
+
+// unlink takes an edge's lower end off its node; the node keeps its reference
+// until the section commits.
+func (w *Write) unlink(c *Child) *Node {
+	n := c.node
+	n.parents.remove(c)
+	c.node = nil
+	if n.quiesce > 0 {
+		c.owner.drainedEnd()
+	}
+	w.graph.tracer.At(trace.GraphDetachChild).Str("owner", c.owner.describe()).Str("child", c.name).Str("node", n.name).Send()
+	w.onAbort(func() {
+		c.node = n
+		n.parents.add(c)
+		if n.quiesce > 0 {
+			c.owner.drainedBegin()
+		}
+	})
+	return n
+}
+
+// DetachChild removes an edge; its node goes when nobody else uses it. Giving
+// up permissions cannot fail; should a driver complain, it keeps what it has.
+func (w *Write) DetachChild(c *Child) error {
+	n := w.unlink(c)
+	if parent := c.ParentNode(); parent != nil {
+		at := 0
+		for i, have := range parent.children {
+			if have == c {
+				at = i
+			}
+		}
+		parent.removeChild(c)
+		w.onAbort(func() { parent.insertChild(c, at) })
+		parent.forget(w, c)
+	}
+	if err := w.refreshPerms(nil, n); err != nil {
+		return err
+	}
+	w.onCommit(func() { w.unref(n) })
+	return nil
+}
+
+// forget clears the shortcuts that point to an edge.
+func (n *Node) forget(w *Write, c *Child) {
+	file, backing := n.file, n.backing
+	if n.file == c {
+		n.file = nil
+	}
+	if n.backing == c {
+		n.backing = nil
+	}
+	w.onAbort(func() { n.file, n.backing = file, backing })
+}
+
+// ReplaceChild moves the lower end of an edge to another node, which takes
+// over a reference that the caller gives.
+func (w *Write) ReplaceChild(c *Child, to *Node, reopen reopenStates) error {
+	from := w.unlink(c)
+	w.link(c, to)
+	roots := []*Node{from, to}
+	if parent := c.ParentNode(); parent != nil {
+		roots = append(roots, parent)
+	}
+	if err := w.refreshPerms(reopen, roots...); err != nil {
+		return err
+	}
+	w.onCommit(func() { w.unref(from) })
+	return nil
+}
+
+// ref takes a reference to the node.
+func (n *Node) ref() { n.refs++ }
+
+// unref gives one back. The last one takes the node out of the graph; it is
+// closed when the write section is over.
+func (w *Write) unref(n *Node) {
+	n.refs--
+	if n.refs > 0 {
+		return
+	}
+	w.graph.dropName(n)
+	w.closing = append(w.closing, n)
+}
+
+// Unref gives a reference back outside of a write section.
+func (g *Graph) Unref(l *aio.Lock, n *Node) {
+	// Nothing in here can fail.
+	_ = g.Write(l, "unref "+n.name, func(w *Write) error {
+		w.unref(n)
+		return nil
+	})
+}
+
+// closeNode ends a node that nobody uses any more: requests are over since no
+// edge leads to it.
+func (g *Graph) closeNode(l *aio.Lock, n *Node) {
+	n.DrainedBegin(l)
+	if n.instance != nil {
+		if !n.ReadOnly() && n.Active() {
+			// A failing last flush has nobody to report to; the reference
+			// ignores it as well.
+			_ = n.Flush(l)
+		}
+		n.instance.Close(l)
+		n.instance = nil
+	}
+	n.DrainedEnd()
+	for len(n.children) > 0 {
+		c := n.children[0]
+		err := g.Write(l, "close "+n.name, func(w *Write) error { return w.DetachChild(c) })
+		if err != nil {
+			// Only taking permissions can fail, and this gives them up.
+			panic("block: detaching a child failed: " + err.Error())
+		}
+	}
+	g.dropName(n)
+}

@@ -1,0 +1,226 @@
+package block
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// Backend is how somebody outside of the graph uses a node: a device, an
+// export, a job. It holds the node by an edge named "root", counts what its
+// user does, and keeps requests back during drained sections.
+type Backend struct {
+	graph  *Graph
+	name   string // of a drive; most are anonymous
+	device string // what the guest device behind it is called, "" if none
+	root   *Child
+	perm   Perm
+	shared Perm
+
+	// AllowWriteBeyondEOF lets an export or a job grow the node.
+	AllowWriteBeyondEOF bool
+	// WriteCache says that the user flushes; without it every write is FUA.
+	writeCache bool
+
+	stats    Stats
+	inFlight atomic.Int64
+	gate     drainGate
+
+	prev, next *Backend
+}
+
+// NewBackend makes a backend with nothing inserted. It takes perm and shares
+// shared on whatever is inserted later.
+func (g *Graph) NewBackend(name string, perm, shared Perm) *Backend {
+	b := &Backend{graph: g, name: name, perm: perm, shared: shared, writeCache: true}
+	b.gate.init()
+	g.backends.add(b)
+	return b
+}
+
+// Close removes the node and ends the backend.
+func (b *Backend) Close(l *aio.Lock) {
+	b.Remove(l)
+	b.graph.backends.remove(b)
+}
+
+// Name is the backend's own name, usually empty.
+func (b *Backend) Name() string { return b.name }
+
+// SetDevice says which device uses the backend; it appears in errors.
+func (b *Backend) SetDevice(name string) { b.device = name }
+
+// Device is the name of the device that uses the backend, "" if none.
+func (b *Backend) Device() string { return b.device }
+
+// Node is the node inserted, nil if there is none.
+func (b *Backend) Node() *Node {
+	if b.root == nil {
+		return nil
+	}
+	return b.root.node
+}
+
+// Root is the edge to the node, nil if nothing is inserted.
+func (b *Backend) Root() *Child { return b.root }
+
+// Stats are the counters of what the backend's user did.
+func (b *Backend) Stats() *Stats { return &b.stats }
+
+// Insert attaches a node; it fails if the permissions do not allow it.
+func (b *Backend) Insert(l *aio.Lock, n *Node) error {
+	return b.graph.Write(l, "insert "+n.name, func(w *Write) error {
+		c := &Child{name: "root", role: RoleFilter, owner: b, perm: b.perm, shared: b.shared}
+		n.ref()
+		w.onAbort(func() { n.refs-- })
+		w.link(c, n)
+		b.root = c
+		w.onAbort(func() { b.root = nil })
+		return w.refreshPerms(nil, n)
+	})
+}
+
+// Remove detaches the node, if there is one.
+func (b *Backend) Remove(l *aio.Lock) {
+	if b.root == nil {
+		return
+	}
+	n := b.root.node
+	n.DrainedBegin(l)
+	n.DrainedEnd()
+	_ = b.graph.Write(l, "remove "+n.name, func(w *Write) error {
+		c := b.root
+		b.root = nil
+		return w.DetachChild(c)
+	})
+}
+
+// SetPerm changes what the backend takes and shares.
+func (b *Backend) SetPerm(l *aio.Lock, perm, shared Perm) error {
+	if b.root != nil {
+		err := b.graph.Write(l, "permissions of a backend", func(w *Write) error {
+			w.setPerm(b.root, perm, shared)
+			return w.refreshPerms(nil, b.root.node)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	b.perm, b.shared = perm, shared
+	return nil
+}
+
+// SetWriteCache says whether the user flushes what must be durable.
+func (b *Backend) SetWriteCache(on bool) { b.writeCache = on }
+
+// WriteCache tells whether writes may stay in caches until a flush.
+func (b *Backend) WriteCache() bool { return b.writeCache }
+
+func (b *Backend) describe() string {
+	switch {
+	case b.name != "":
+		return "block device '" + b.name + "'"
+	case b.device != "":
+		return "block device '" + b.device + "'"
+	}
+	return "an unnamed block device"
+}
+
+func (b *Backend) drainedBegin() { b.gate.close() }
+func (b *Backend) drainedEnd()   { b.gate.open() }
+func (b *Backend) busy() bool    { return b.inFlight.Load() > 0 }
+func (b *Backend) resized()      {}
+
+// enter waits until the backend is not drained and counts the request. The
+// count comes first: whoever closes the gate afterwards waits for it.
+func (b *Backend) enter(co *aio.Co) {
+	for {
+		b.inFlight.Add(1)
+		if !b.gate.closed() {
+			return
+		}
+		b.leave()
+		co.Yield(b.gate.wait)
+	}
+}
+
+func (b *Backend) leave() {
+	if b.inFlight.Add(-1) == 0 && b.gate.closed() {
+		b.graph.main.Kick()
+	}
+}
+
+// drainGate is shut while at least one drained section covers its backend.
+type drainGate struct {
+	mu   sync.Mutex
+	cond sync.Cond
+	shut atomic.Int32
+}
+
+func (d *drainGate) init() { d.cond.L = &d.mu }
+
+func (d *drainGate) close() { d.shut.Add(1) }
+
+func (d *drainGate) open() {
+	if d.shut.Add(-1) == 0 {
+		d.mu.Lock()
+		d.cond.Broadcast()
+		d.mu.Unlock()
+	}
+}
+
+func (d *drainGate) closed() bool { return d.shut.Load() > 0 }
+
+func (d *drainGate) wait() {
+	d.mu.Lock()
+	for d.closed() {
+		d.cond.Wait()
+	}
+	d.mu.Unlock()
+}
+
+// backendList keeps the backends in the order of their making.
+type backendList struct{ head, tail *Backend }
+
+func (l *backendList) add(b *Backend) {
+	b.prev = l.tail
+	if l.tail != nil {
+		l.tail.next = b
+	} else {
+		l.head = b
+	}
+	l.tail = b
+}
+
+func (l *backendList) remove(b *Backend) {
+	if b.prev != nil {
+		b.prev.next = b.next
+	} else {
+		l.head = b.next
+	}
+	if b.next != nil {
+		b.next.prev = b.prev
+	} else {
+		l.tail = b.prev
+	}
+	b.prev, b.next = nil, nil
+}
+
+// Backends visits every backend, the oldest first.
+func (g *Graph) Backends(f func(*Backend) bool) {
+	for b := g.backends.head; b != nil; b = b.next {
+		if !f(b) {
+			return
+		}
+	}
+}
+
+// available fails when no node is inserted.
+func (b *Backend) available() (*Node, error) {
+	if b.root == nil {
+		return nil, qerr.New("No medium inserted")
+	}
+	return b.root.node, nil
+}

@@ -1,0 +1,69 @@
+package block
+
+import (
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/trace"
+)
+
+// DrainedBegin starts a drained section: when it returns, no request is under
+// way on the node or comes through its parents until [Node.DrainedEnd].
+// Sections nest. The main context's lock is released while requests finish.
+func (n *Node) DrainedBegin(l *aio.Lock) {
+	n.graph.tracer.At(trace.GraphDrainBegin).Str("node", n.name).Send()
+	n.drainedBegin()
+	aio.WaitWhile(l, n.busy)
+}
+
+// DrainedEnd ends a drained section; requests that waited go on.
+func (n *Node) DrainedEnd() {
+	n.drainedEnd()
+	n.graph.tracer.At(trace.GraphDrainEnd).Str("node", n.name).Send()
+}
+
+func (n *Node) drainedBegin() {
+	n.quiesce++
+	if n.quiesce > 1 {
+		return
+	}
+	for c := n.parents.head; c != nil; c = c.nextParent {
+		c.owner.drainedBegin()
+	}
+	if d, ok := n.instance.(Drainer); ok {
+		d.DrainBegin()
+	}
+}
+
+func (n *Node) drainedEnd() {
+	n.quiesce--
+	if n.quiesce > 0 {
+		return
+	}
+	if d, ok := n.instance.(Drainer); ok {
+		d.DrainEnd()
+	}
+	for c := n.parents.head; c != nil; c = c.nextParent {
+		c.owner.drainedEnd()
+	}
+}
+
+// busy tells whether a request is under way on the node or on its way to it.
+func (n *Node) busy() bool {
+	if n.inFlight.Load() > 0 {
+		return true
+	}
+	for c := n.parents.head; c != nil; c = c.nextParent {
+		if c.owner.busy() {
+			return true
+		}
+	}
+	return false
+}
+
+// begin and end count requests of the node for drained sections.
+func (n *Node) begin() { n.inFlight.Add(1) }
+
+func (n *Node) end() {
+	if n.inFlight.Add(-1) == 0 {
+		n.graph.main.Kick()
+	}
+}

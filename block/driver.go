@@ -1,0 +1,306 @@
+package block
+
+import (
+	"github.com/qmpblock/qmpblock/block/aio"
+)
+
+// Kind says where in a chain of nodes a driver stands.
+type Kind uint8
+
+// A protocol is at the bottom of a chain, a format interprets the bytes of its
+// file child, a filter passes requests through and may change them on the way.
+const (
+	Protocol Kind = iota
+	Format
+	Filter
+)
+
+// Driver describes a kind of node. It is a constant: what belongs to one node
+// lives in the [Instance] that Open returns.
+type Driver struct {
+	// Name is the driver's name in options: "qcow2".
+	Name string
+	Kind Kind
+	// Prefix is the protocol name of file names ("nbd" in "nbd:host:10809"),
+	// empty if the driver has no such names.
+	Prefix string
+	// NeedsFilename demands a file name in the options.
+	NeedsFilename bool
+	// SupportsBacking says that nodes may have a backing child.
+	SupportsBacking bool
+	// FilterThroughBacking marks filters whose filtered child is 'backing'.
+	FilterThroughBacking bool
+	// StrongOptions are the options that decide which data a node holds, and so
+	// appear in json: file names.
+	StrongOptions []string
+	// MutableOptions may be left out on reopen although they were given
+	// before; they then return to their defaults.
+	MutableOptions []string
+	// VariableLength says that the length can change behind our back and is
+	// asked anew each time.
+	VariableLength bool
+	// ParseFilename turns a file name into options. Nil: the name is the
+	// option "filename".
+	ParseFilename func(filename string, o *Options) error
+	// Probe scores how sure the driver is that a file which begins with head
+	// is its own, 0 to 100. Nil: never.
+	Probe func(head []byte, filename string) int
+	// Open makes a node's instance. It takes the options it knows out of o;
+	// what is left over is refused by the caller. Children are opened with
+	// [OpenArgs.File] and [OpenArgs.Child]; if Open fails they are closed by
+	// the caller.
+	Open func(a *OpenArgs) (Instance, error)
+}
+
+// OpenArgs is what a driver's Open works with.
+type OpenArgs struct {
+	// Lock is the main context's: opening runs there.
+	Lock *aio.Lock
+	// Node is being opened; its name, flags and children are set.
+	Node *Node
+	// Options are those left for the driver.
+	Options *Options
+	// Flags are the node's open flags.
+	Flags Flags
+
+	// file is the node opened for the child 'file', until it is attached.
+	file *Node
+}
+
+// Instance is a driver's part of one node.
+type Instance interface {
+	// Close releases what Open took. No request is under way, children are
+	// still attached.
+	Close(l *aio.Lock)
+}
+
+// The abilities of an instance. Offsets and lengths are bytes, within the
+// node's length and aligned to its limits. Vectors hold exactly the length of
+// the request.
+type (
+	// Reader reads.
+	Reader interface {
+		CoPreadv(co *aio.Co, offset int64, v Vec, flags ReqFlags) error
+	}
+	// Writer writes. Flags may hold FUA if Limits.WriteFlags does.
+	Writer interface {
+		CoPwritev(co *aio.Co, offset int64, v Vec, flags ReqFlags) error
+	}
+	// ZeroWriter writes zeroes faster than Writer; ENOTSUP makes the block
+	// layer write them by hand.
+	ZeroWriter interface {
+		CoPwriteZeroes(co *aio.Co, offset, bytes int64, flags ReqFlags) error
+	}
+	// Discarder drops data. ENOTSUP is no failure.
+	Discarder interface {
+		CoPdiscard(co *aio.Co, offset, bytes int64) error
+	}
+	// Flusher makes finished writes durable. The children are flushed by the
+	// block layer after it.
+	Flusher interface {
+		CoFlush(co *aio.Co) error
+	}
+	// FlushForwarder replaces what a flush does altogether: the block layer
+	// does not go on to the children.
+	FlushForwarder interface {
+		CoFlushAll(co *aio.Co) error
+	}
+	// LengthGetter tells the length in bytes, not rounded.
+	LengthGetter interface {
+		CoGetLength(co *aio.Co) (int64, error)
+	}
+	// Truncater resizes.
+	Truncater interface {
+		CoTruncate(co *aio.Co, offset int64, exact bool, prealloc PreallocMode, flags ReqFlags) error
+	}
+	// AllocatedSizer tells the bytes the node itself takes on disk. Without
+	// it the sum over storage children is taken.
+	AllocatedSizer interface {
+		CoGetAllocatedFileSize(co *aio.Co) (int64, error)
+	}
+	// StatusGetter tells what lies at offset; the extent begins there and is
+	// at most bytes long.
+	StatusGetter interface {
+		CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) (Status, error)
+	}
+	// InfoGetter tells the image's geometry and state.
+	InfoGetter interface {
+		CoGetInfo(co *aio.Co) (DriverInfo, error)
+	}
+	// LimitsRefresher states or tightens the node's limits; l starts from
+	// those of the children.
+	LimitsRefresher interface {
+		RefreshLimits(l *Limits) error
+	}
+	// ChildPermer says what the node takes and shares on a child, given what
+	// its users take and share of it. Without it: [DefaultPerms] by role.
+	ChildPermer interface {
+		ChildPerm(c *Child, role Role, reopen *ReopenState, perm, shared Perm) (Perm, Perm)
+	}
+	// PermChecker takes part in permission changes of its own node: Check may
+	// refuse and prepare; then either Set or Abort follows. Check must not
+	// refuse what takes less and shares more than before.
+	PermChecker interface {
+		CheckPerm(perm, shared Perm) error
+		SetPerm(perm, shared Perm)
+		AbortPerm()
+	}
+	// Reopener can change its options in place. Prepare takes the options it
+	// knows out of st.Options, as Open does, and changes nothing yet.
+	Reopener interface {
+		ReopenPrepare(l *aio.Lock, st *ReopenState) error
+		ReopenCommit(st *ReopenState)
+		ReopenAbort(st *ReopenState)
+	}
+	// FilenameRefresher knows the plain file name by which a node with the
+	// given options (strong ones, children and driver) can be opened again;
+	// "" if there is none.
+	FilenameRefresher interface {
+		ExactFilename(full *Options) string
+	}
+	// SpecificInfoGetter gives the driver-specific part of ImageInfo.
+	SpecificInfoGetter interface {
+		SpecificInfo(co *aio.Co) (*SpecificInfo, error)
+	}
+	// StatsGetter gives the driver-specific part of BlockStats.
+	StatsGetter interface {
+		DriverStats() *DriverStats
+	}
+	// Invalidator and Inactivator hand a node over to another process and
+	// take it back.
+	Invalidator interface {
+		CoInvalidateCache(co *aio.Co) error
+	}
+	// Inactivator writes back what another process must see.
+	Inactivator interface {
+		Inactivate(l *aio.Lock) error
+	}
+	// Drainer is told when a drained section begins and ends.
+	Drainer interface {
+		DrainBegin()
+		DrainEnd()
+	}
+)
+
+// DriverInfo is what an InfoGetter knows.
+type DriverInfo struct {
+	// ClusterSize in bytes, 0 if there are no clusters.
+	ClusterSize int64
+	// SubclusterSize in bytes.
+	SubclusterSize int64
+	// VMStateOffset is where saved machine states begin.
+	VMStateOffset int64
+	// Dirty says that the image was not closed cleanly.
+	Dirty bool
+}
+
+// SpecificInfo is the driver-specific part of an image's description.
+type SpecificInfo struct {
+	// Type is the member that tells the variants apart ("qcow2").
+	Type string
+	// Data is the variant; control/ knows the types that drivers use.
+	Data any
+}
+
+// DriverStats is the driver-specific part of a node's statistics.
+type DriverStats struct {
+	// Driver tells the variants apart ("file").
+	Driver string
+	// Discards counts requests and bytes as the file driver does.
+	DiscardsOK, DiscardsFailed, DiscardBytes uint64
+}
+
+// PreallocMode says how a resize prepares the new area.
+type PreallocMode uint8
+
+// The modes, as in the QAPI type PreallocMode.
+const (
+	PreallocOff PreallocMode = iota
+	PreallocMetadata
+	PreallocFalloc
+	PreallocFull
+)
+
+var preallocNames = [...]string{"off", "metadata", "falloc", "full"}
+
+func (m PreallocMode) String() string { return preallocNames[m] }
+
+// ReqFlags modify one request.
+type ReqFlags uint16
+
+// The request flags.
+const (
+	// ReqFUA: the data is durable when the request ends.
+	ReqFUA ReqFlags = 1 << iota
+	// ReqMayUnmap: zeroes may be written by deallocating.
+	ReqMayUnmap
+	// ReqNoFallback: fail with ENOTSUP rather than write zeroes by hand.
+	ReqNoFallback
+	// ReqWriteUnchanged: the write does not change what a reader sees.
+	ReqWriteUnchanged
+	// ReqSerialising: no other request overlaps while this one runs.
+	ReqSerialising
+	// ReqNoWait: fail with EBUSY rather than wait for an overlapping request.
+	ReqNoWait
+	// ReqZeroWrite: the area that a resize adds must read as zeroes.
+	ReqZeroWrite
+	// ReqCompressed: write compressed clusters.
+	ReqCompressed
+	// ReqPrefetch: read only to fill caches; no buffer is given.
+	ReqPrefetch
+)
+
+// Limits are what a node's driver demands of requests and does well. Zero
+// means no limit.
+type Limits struct {
+	// RequestAlignment: offsets and lengths are multiples of it, at least 1,
+	// a power of two. Unaligned requests are bounced by the block layer.
+	RequestAlignment int64
+	// MaxTransfer bounds one read or write, in bytes.
+	MaxTransfer int64
+	// OptTransfer is the best size of one.
+	OptTransfer int64
+	// PDiscardAlignment and MaxPDiscard are the same for discards.
+	PDiscardAlignment, MaxPDiscard int64
+	// PWriteZeroesAlignment and MaxPWriteZeroes are the same for zeroes.
+	PWriteZeroesAlignment, MaxPWriteZeroes int64
+	// MinMemAlignment and OptMemAlignment are for the addresses of buffers.
+	MinMemAlignment, OptMemAlignment int64
+	// MaxIov bounds the number of buffers of a request.
+	MaxIov int
+	// WriteFlags, ZeroFlags, TruncateFlags are the request flags the driver
+	// understands itself.
+	WriteFlags, ZeroFlags, TruncateFlags ReqFlags
+}
+
+// StatusFlags say what lies in an extent.
+type StatusFlags uint8
+
+// The flags, with the meaning of the QAPI type MapEntry.
+const (
+	// StatusData: the extent has data of its own in this layer.
+	StatusData StatusFlags = 1 << iota
+	// StatusZero: it reads as zeroes.
+	StatusZero
+	// StatusOffsetValid: Map and File tell where the data is.
+	StatusOffsetValid
+	// StatusAllocated: this layer decides what is read, not the backing file.
+	StatusAllocated
+	// StatusRecurse: ask File for more.
+	StatusRecurse
+	// StatusEOF: the extent ends at the end of the node.
+	StatusEOF
+	// StatusCompressed: the data is compressed.
+	StatusCompressed
+)
+
+// Status describes one extent.
+type Status struct {
+	Flags StatusFlags
+	// Bytes is the extent's length from the asked offset on.
+	Bytes int64
+	// Map is where in File the extent begins, with StatusOffsetValid.
+	Map int64
+	// File holds the data; nil means the node itself.
+	File *Node
+}

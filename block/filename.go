@@ -1,0 +1,118 @@
+package block
+
+import "strings"
+
+// name is what describes where a node's data is.
+type name struct {
+	// exact is the plain name by which the node can be opened again, "" if
+	// there is none.
+	exact string
+	// full are the options with which it can be opened again.
+	full *Options
+}
+
+// Filename is the name under which the node appears to clients: a plain name
+// if one says all, else its options as "json:{…}".
+func (n *Node) Filename() string {
+	d := n.describeData()
+	if d.exact != "" {
+		return d.exact
+	}
+	return "json:" + string(d.full.AppendJSON(nil))
+}
+
+// describeData computes name and options afresh: both depend on everything
+// below the node.
+func (n *Node) describeData() name {
+	full := NewOptions()
+	strong := n.gatherStrong(full)
+	var fileName name
+	for _, c := range n.children {
+		sub := c.node.describeData()
+		if c == n.file {
+			fileName = sub
+		}
+		if c == n.backing && !n.backingOverridden() {
+			continue
+		}
+		for _, e := range sub.full.entries {
+			full.Set(join(c.name, e.key), e.value)
+		}
+	}
+	full.Set(optDriver, StringOpt(n.drv.Name))
+	d := name{full: full}
+	switch {
+	case n.refresherFor() != nil:
+		d.exact = n.refresherFor().ExactFilename(full)
+	case n.file != nil && !strong && !n.backingOverridden() && n.drv.Kind != Filter:
+		d.exact = fileName.exact
+	}
+	return d
+}
+
+// gatherStrong copies the options that decide which data the node holds and
+// tells whether there were any.
+func (n *Node) gatherStrong(full *Options) bool {
+	any := false
+	for _, e := range n.options.entries {
+		if isStrong(n.drv, e.key) {
+			full.Set(e.key, e.value)
+			any = true
+		}
+	}
+	return any
+}
+
+// isStrong tells whether an option is one of the driver's strong ones; a name
+// that ends in a dot stands for all below it.
+func isStrong(d *Driver, key string) bool {
+	for _, s := range d.StrongOptions {
+		if s == key || strings.HasSuffix(s, ".") && strings.HasPrefix(key, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// backingOverridden tells whether the backing file is another one than the
+// image names.
+func (n *Node) backingOverridden() bool {
+	return n.backing != nil && n.backing.explicitIn(n)
+}
+
+func (n *Node) refresherFor() FilenameRefresher {
+	r, _ := n.instance.(FilenameRefresher)
+	return r
+}
+
+// BackingFilename is the name of the backing file as clients see it, "" if
+// there is none.
+func (n *Node) BackingFilename() string {
+	if n.backing == nil {
+		return ""
+	}
+	return n.backing.node.Filename()
+}
+
+// BackingDepth is the number of backing files below the node.
+func (n *Node) BackingDepth() int {
+	depth := 0
+	for b := n.cowOrFiltered(); b != nil; b = b.cowOrFiltered() {
+		depth++
+	}
+	return depth
+}
+
+func (n *Node) cowOrFiltered() *Node {
+	for n.drv.Kind == Filter {
+		f := n.filtered()
+		if f == nil {
+			return nil
+		}
+		n = f.node
+	}
+	if c := n.cow(); c != nil {
+		return c.node
+	}
+	return nil
+}

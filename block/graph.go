@@ -1,0 +1,229 @@
+package block
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+	"github.com/qmpblock/qmpblock/trace"
+)
+
+// Config is what a graph needs from outside.
+type Config struct {
+	// Drivers are the drivers that options can name.
+	Drivers []*Driver
+	// Tracer receives trace points; nil for none.
+	Tracer *trace.Tracer
+	// OpenFile opens a host file; it knows names like /dev/fdset/2.
+	OpenFile OpenFileFunc
+	// WriteThreshold is called when a write passes a node's threshold, by
+	// exceeded bytes. It may run in any goroutine and must not block.
+	WriteThreshold func(node string, threshold, exceeded uint64)
+	// Panicked is told of a panic in a coroutine that nobody waits for.
+	Panicked func(*aio.PanicError)
+	// DeviceName tells whether a name belongs to a device or named backend,
+	// so that a node cannot take it.
+	DeviceName func(name string) *Node
+}
+
+// Graph is a set of nodes and the edges between them, with everything that
+// belongs to them: the lock, the drivers, the main context.
+type Graph struct {
+	cfg     Config
+	drivers map[string]*Driver
+	tracer  *trace.Tracer
+	rw      graphLock
+	main    *aio.Context
+
+	names  map[string]*Node
+	nodes  nodeList // every named node, the oldest first
+	serial uint64   // of generated names
+
+	ctxMu sync.Mutex
+	extra []*aio.Context // contexts of iothreads
+
+	backends backendList
+}
+
+// New makes an empty graph with its main context.
+func New(cfg Config) *Graph {
+	g := &Graph{cfg: cfg, drivers: make(map[string]*Driver), tracer: cfg.Tracer, names: make(map[string]*Node)}
+	for _, d := range cfg.Drivers {
+		g.drivers[d.Name] = d
+	}
+	g.main = aio.NewContext("main", readGuard{g}, cfg.Tracer, cfg.Panicked)
+	return g
+}
+
+// readGuard gives coroutines the graph's read lock.
+type readGuard struct{ g *Graph }
+
+func (r readGuard) RLock()   { r.g.rw.RLock() }
+func (r readGuard) RUnlock() { r.g.rw.RUnlock() }
+
+// Main is the context in which commands run and the graph changes.
+func (g *Graph) Main() *aio.Context { return g.main }
+
+// NewContext makes a context for an iothread.
+func (g *Graph) NewContext(name string) *aio.Context {
+	ctx := aio.NewContext(name, readGuard{g}, g.tracer, g.cfg.Panicked)
+	g.ctxMu.Lock()
+	defer g.ctxMu.Unlock()
+	g.extra = append(g.extra, ctx)
+	return ctx
+}
+
+// CloseContext waits for the end of everything in an iothread's context and
+// forgets it. Nodes that live there must have been moved before.
+func (g *Graph) CloseContext(ctx *aio.Context) {
+	ctx.Close()
+	g.ctxMu.Lock()
+	defer g.ctxMu.Unlock()
+	for i, c := range g.extra {
+		if c == ctx {
+			g.extra = append(g.extra[:i], g.extra[i+1:]...)
+			return
+		}
+	}
+}
+
+func (g *Graph) contexts() []*aio.Context {
+	g.ctxMu.Lock()
+	defer g.ctxMu.Unlock()
+	return append([]*aio.Context{g.main}, g.extra...)
+}
+
+// Driver returns the driver with the given name, or nil.
+func (g *Graph) Driver(name string) *Driver { return g.drivers[name] }
+
+// Node finds a node by its name, or returns nil.
+func (g *Graph) Node(name string) *Node { return g.names[name] }
+
+// FindNode finds a node by its name, with the error clients know.
+func (g *Graph) FindNode(name string) (*Node, error) {
+	if n := g.names[name]; n != nil {
+		return n, nil
+	}
+	return nil, qerr.New("Failed to find node with node-name='%s'", name)
+}
+
+// Lookup finds the node that a device or node name refers to. Either may be
+// empty; device names go first.
+func (g *Graph) Lookup(device, node string) (*Node, error) {
+	if device != "" && g.cfg.DeviceName != nil {
+		if n := g.cfg.DeviceName(device); n != nil {
+			return n, nil
+		}
+	}
+	if node != "" {
+		if n := g.names[node]; n != nil {
+			return n, nil
+		}
+	}
+	return nil, qerr.New("Cannot find device='%s' nor node-name='%s'", device, node)
+}
+
+// Nodes visits every named node, the newest first, until f returns false.
+func (g *Graph) Nodes(f func(*Node) bool) {
+	for n := g.nodes.tail; n != nil; n = n.prevNode {
+		if !f(n) {
+			return
+		}
+	}
+}
+
+// NodesOldestFirst visits every named node in the order of creation.
+func (g *Graph) NodesOldestFirst(f func(*Node) bool) {
+	for n := g.nodes.head; n != nil; n = n.nextNode {
+		if !f(n) {
+			return
+		}
+	}
+}
+
+// Len is the number of named nodes.
+func (g *Graph) Len() int { return len(g.names) }
+
+// nodeList keeps nodes in the order in which they got their names.
+type nodeList struct{ head, tail *Node }
+
+func (l *nodeList) add(n *Node) {
+	n.prevNode, n.nextNode = l.tail, nil
+	if l.tail != nil {
+		l.tail.nextNode = n
+	} else {
+		l.head = n
+	}
+	l.tail = n
+}
+
+func (l *nodeList) remove(n *Node) {
+	if n.prevNode != nil {
+		n.prevNode.nextNode = n.nextNode
+	} else {
+		l.head = n.nextNode
+	}
+	if n.nextNode != nil {
+		n.nextNode.prevNode = n.prevNode
+	} else {
+		l.tail = n.prevNode
+	}
+	n.prevNode, n.nextNode = nil, nil
+}
+
+// maxNodeName is the longest node name, in bytes.
+const maxNodeName = 31
+
+// assignName gives a node its name, or a generated one if name is not set.
+func (g *Graph) assignName(n *Node, name string, given bool) error {
+	if !given {
+		name = g.generateName()
+	} else if !wellFormedID(name) {
+		return qerr.New("Invalid node-name: '%s'", name)
+	}
+	if g.cfg.DeviceName != nil && g.cfg.DeviceName(name) != nil {
+		return qerr.New("node-name=%s is conflicting with a device id", name)
+	}
+	if g.names[name] != nil {
+		return qerr.New("Duplicate nodes with node-name='%s'", name)
+	}
+	if len(name) > maxNodeName {
+		return qerr.New("Node name too long")
+	}
+	n.name = name
+	g.names[name] = n
+	g.nodes.add(n)
+	g.tracer.At(trace.GraphAddNode).Str("node", name).Str("driver", n.drv.Name).Send()
+	return nil
+}
+
+// generateName makes names that no user can have chosen: '#' does not pass as
+// an identifier, and the random digits keep clients from guessing them.
+func (g *Graph) generateName() string {
+	name := fmt.Sprintf("#block%d%02d", g.serial, rand.IntN(100))
+	g.serial++
+	return name
+}
+
+// wellFormedID tells whether s is an identifier: a letter, then letters,
+// digits, '-', '.', '_'.
+func wellFormedID(s string) bool {
+	for i, c := range []byte(s) {
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+		if !letter && (i == 0 || !(c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_')) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func (g *Graph) dropName(n *Node) {
+	if n.name == "" || g.names[n.name] != n {
+		return
+	}
+	delete(g.names, n.name)
+	g.nodes.remove(n)
+	g.tracer.At(trace.GraphRemoveNode).Str("node", n.name).Send()
+}

@@ -1,0 +1,405 @@
+package block
+
+import (
+	"os"
+
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// OpenFileFunc opens a host file as open(2) does; flags are those of package
+// os and unix.
+type OpenFileFunc func(path string, flags int) (*os.File, error)
+
+// The options that every node has, whatever its driver.
+const (
+	optDriver       = "driver"
+	optNodeName     = "node-name"
+	optReadOnly     = "read-only"
+	optAutoReadOnly = "auto-read-only"
+	optForceShare   = "force-share"
+	optDiscard      = "discard"
+	optDetectZeroes = "detect-zeroes"
+	optCacheDirect  = "cache.direct"
+	optCacheNoFlush = "cache.no-flush"
+	optBacking      = "backing"
+	optFile         = "file"
+	optFilename     = "filename"
+)
+
+// isCommonOption tells whether a node has the option whatever its driver.
+func isCommonOption(key string) bool {
+	switch key {
+	case optDriver, optNodeName, optReadOnly, optAutoReadOnly, optForceShare, optDiscard,
+		optDetectZeroes, optCacheDirect, optCacheNoFlush:
+		return true
+	}
+	return false
+}
+
+// AddNode opens a node on behalf of a user, as blockdev-add does. It belongs
+// to the user until [Graph.DeleteNode].
+func (g *Graph) AddNode(h aio.Holder, options *Options) (*Node, error) {
+	if !options.Has(optNodeName) {
+		return nil, qerr.New("'node-name' must be specified for the root node")
+	}
+	options.SetDefault(optCacheDirect, BoolOpt(false))
+	options.SetDefault(optCacheNoFlush, BoolOpt(false))
+	options.SetDefault(optReadOnly, BoolOpt(false))
+	return onMain(g, h, func(l *aio.Lock) (*Node, error) {
+		n, err := g.openNode(l, &openRequest{options: options, flags: FlagRDWR})
+		if err != nil {
+			return nil, err
+		}
+		n.monitorOwned = true
+		return n, nil
+	})
+}
+
+// onMain runs f with the main context's lock. A coroutine gives up the graph
+// lock meanwhile, since f may want to write to the graph.
+func onMain[T any](g *Graph, h aio.Holder, f func(*aio.Lock) (T, error)) (T, error) {
+	if l, ok := h.(*aio.Lock); ok {
+		return f(l)
+	}
+	var (
+		result T
+		err    error
+	)
+	done := make(chan struct{})
+	g.main.Post(func(l *aio.Lock) {
+		defer close(done)
+		result, err = f(l)
+	})
+	aio.Coroutine(h).Yield(func() { <-done })
+	return result, err
+}
+
+// openRequest is one node to open.
+type openRequest struct {
+	filename  string
+	reference string
+	options   *Options
+	flags     Flags
+	parent    *Node // whose inline child the node becomes
+	role      Role
+}
+
+// openNode opens a node, or finds the one that a reference names. The caller
+// gets a reference to it.
+func (g *Graph) openNode(l *aio.Lock, r *openRequest) (*Node, error) {
+	if r.reference != "" {
+		return g.referTo(r)
+	}
+	n := &Node{graph: g, ctx: g.main, refs: 1}
+	n.explicit = r.options.Clone()
+	if r.parent != nil {
+		n.inheritsFrom = r.parent
+		inherit(r)
+	}
+	if err := g.openWithOptions(l, n, r); err != nil {
+		n.refs = 0
+		g.closeNode(l, n)
+		return nil, err
+	}
+	return n, nil
+}
+
+func (g *Graph) referTo(r *openRequest) (*Node, error) {
+	if r.options.Len() > 0 || r.filename != "" {
+		return nil, qerr.New("Cannot reference an existing block device with additional options or a new filename")
+	}
+	n, err := g.Lookup(r.reference, r.reference)
+	if err != nil {
+		return nil, err
+	}
+	n.ref()
+	return n, nil
+}
+
+// inherit completes the options of an inline child by those of its parent.
+// Backing files are read-only whatever the overlay is. Storage children pass
+// discards on: the parent decides which ones reach them.
+func inherit(r *openRequest) {
+	o, from := r.options, r.parent.options
+	r.flags = r.parent.flags &^ FlagNoBacking
+	o.CopyDefault(from, optCacheDirect)
+	o.CopyDefault(from, optCacheNoFlush)
+	o.CopyDefault(from, optForceShare)
+	if r.role&RoleCOW != 0 {
+		o.SetDefault(optReadOnly, BoolOpt(true))
+		o.SetDefault(optAutoReadOnly, BoolOpt(false))
+		return
+	}
+	o.CopyDefault(from, optReadOnly)
+	o.CopyDefault(from, optAutoReadOnly)
+	o.SetDefault(optDiscard, StringOpt("unmap"))
+}
+
+func (g *Graph) openWithOptions(l *aio.Lock, n *Node, r *openRequest) error {
+	drv, err := g.findDriver(r)
+	if err != nil {
+		return err
+	}
+	n.drv = drv
+	n.options = r.options
+	options := r.options.Clone()
+	if err := applyCommon(n, options); err != nil {
+		return err
+	}
+	a := &OpenArgs{Lock: l, Node: n, Options: options, Flags: n.flags}
+	if drv.Kind != Protocol {
+		if err := a.openFileFirst(r.filename); err != nil {
+			return err
+		}
+	}
+	if err := g.openDriver(a); err != nil {
+		return err
+	}
+	return refuseLeftovers(n, options)
+}
+
+// findDriver determines the driver and makes the file name an option, where
+// the driver works with names.
+func (g *Graph) findDriver(r *openRequest) (*Driver, error) {
+	name := r.options.GetString(optDriver)
+	if name == "" {
+		return nil, qerr.New("Must specify either driver or file")
+	}
+	drv := g.drivers[name]
+	if drv == nil {
+		return nil, qerr.New("Unknown driver '%s'", name)
+	}
+	if drv.Kind == Protocol && r.filename != "" {
+		if r.options.Has(optFilename) {
+			return nil, qerr.New("Can't specify 'file' and 'filename' options at the same time")
+		}
+		r.options.Set(optFilename, StringOpt(r.filename))
+	}
+	return drv, nil
+}
+
+// openFileFirst opens the child 'file' before the node itself gets its name
+// and its driver; [OpenArgs.File] attaches it.
+func (a *OpenArgs) openFileFirst(filename string) error {
+	n, err := a.openChildNode(filename, optFile, RoleImage, true)
+	if err != nil || n == nil {
+		return err
+	}
+	a.file = n
+	return nil
+}
+
+// applyCommon takes the options that every node has and sets what they say.
+func applyCommon(n *Node, o *Options) error {
+	c, err := takeCommon(n.flags, o)
+	if err != nil {
+		return err
+	}
+	n.flags, n.forceShare, n.detectZeroes = c.flags, c.forceShare, c.detectZeroes
+	return nil
+}
+
+// commonState is what the common options say.
+type commonState struct {
+	flags        Flags
+	forceShare   bool
+	detectZeroes DetectZeroes
+}
+
+func takeCommon(flags Flags, o *Options) (c commonState, err error) {
+	c.flags = flags &^ (FlagNoFlush | FlagNoCache | FlagRDWR | FlagAutoRDOnly | FlagUnmap)
+	o.TakeString(optDriver, "")
+	readOnly := false
+	for _, b := range []struct {
+		key  string
+		into *bool
+		flag Flags
+	}{
+		{key: optCacheDirect, flag: FlagNoCache},
+		{key: optCacheNoFlush, flag: FlagNoFlush},
+		{key: optReadOnly, into: &readOnly},
+		{key: optAutoReadOnly, flag: FlagAutoRDOnly},
+		{key: optForceShare, into: &c.forceShare},
+	} {
+		on, err := o.TakeBool(b.key, false)
+		if err != nil {
+			return c, err
+		}
+		if b.into != nil {
+			*b.into = on
+		} else if on {
+			c.flags |= b.flag
+		}
+	}
+	if !readOnly {
+		c.flags |= FlagRDWR
+	}
+	if c.forceShare && c.flags&FlagRDWR != 0 {
+		return c, qerr.New("force-share=on can only be used with read-only images")
+	}
+	return c, c.takeDiscard(o)
+}
+
+func (c *commonState) takeDiscard(o *Options) error {
+	switch o.TakeString(optDiscard, "ignore") {
+	case "off", "ignore":
+	case "on", "unmap":
+		c.flags |= FlagUnmap
+	default:
+		return qerr.New("Invalid discard option")
+	}
+	mode, err := o.TakeEnum(optDetectZeroes, detectZeroesNames, int(DetectZeroesOff))
+	if err != nil {
+		return err
+	}
+	c.detectZeroes = DetectZeroes(mode)
+	if c.detectZeroes == DetectZeroesUnmap && c.flags&FlagUnmap == 0 {
+		return qerr.New("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
+	}
+	return nil
+}
+
+// openDriver names the node, opens its driver and asks it for the length and
+// the limits. Asking for the length polls: that is why opening needs a lock
+// that can be released.
+func (g *Graph) openDriver(a *OpenArgs) error {
+	n := a.Node
+	name, given := a.Options.Get(optNodeName)
+	a.Options.Delete(optNodeName)
+	n.filename = a.Options.GetString(optFilename)
+	if a.file != nil {
+		n.filename = a.file.filename
+	}
+	if n.drv.NeedsFilename && n.filename == "" {
+		return a.abandon(qerr.New("The '%s' block driver requires a file name", n.drv.Name))
+	}
+	if err := g.assignName(n, name.String(), given); err != nil {
+		return a.abandon(err)
+	}
+	instance, err := n.drv.Open(a)
+	if err != nil {
+		return a.abandon(err)
+	}
+	n.instance = instance
+	if err := a.abandon(nil); err != nil {
+		return err
+	}
+	if err := n.RefreshTotalSectors(a.Lock, 0); err != nil {
+		return qerr.Prepend(err, "Could not refresh total sector count: ")
+	}
+	return n.refreshLimits(a.Lock)
+}
+
+// abandon drops the file that was opened first if the driver did not attach it.
+func (a *OpenArgs) abandon(err error) error {
+	if a.file != nil {
+		a.Node.graph.Unref(a.Lock, a.file)
+		a.file = nil
+	}
+	return err
+}
+
+// refuseLeftovers fails if the driver did not understand an option.
+func refuseLeftovers(n *Node, o *Options) error {
+	if n.drv.SupportsBacking {
+		o.TakeString(optBacking, "")
+	}
+	keys := o.Keys()
+	if len(keys) == 0 {
+		return nil
+	}
+	if n.drv.Kind == Protocol {
+		return qerr.New("Block protocol '%s' doesn't support the option '%s'", n.drv.Name, keys[0])
+	}
+	return qerr.New("Block format '%s' does not support the option '%s'", n.drv.Name, keys[0])
+}
+
+// File attaches the child 'file', which every format and filter but few has.
+func (a *OpenArgs) File() (*Child, error) {
+	role := RoleImage
+	if a.Node.drv.Kind == Filter {
+		role = RoleFilter
+	}
+	return a.FileAs(role)
+}
+
+// FileAs attaches the child 'file' in a role of the driver's choice.
+func (a *OpenArgs) FileAs(role Role) (*Child, error) {
+	if a.file == nil {
+		return nil, qerr.New("A block device must be specified for \"%s\"", optFile)
+	}
+	c, err := a.attach(a.file, optFile, role)
+	if err != nil {
+		return nil, err
+	}
+	a.file = nil
+	a.Node.file = c
+	return c, nil
+}
+
+// Child opens and attaches another child. allowNone makes it optional: the
+// result is nil then.
+func (a *OpenArgs) Child(name string, role Role, allowNone bool) (*Child, error) {
+	n, err := a.openChildNode("", name, role, allowNone)
+	if err != nil || n == nil {
+		return nil, err
+	}
+	c, err := a.attach(n, name, role)
+	if err != nil {
+		a.Node.graph.Unref(a.Lock, n)
+		return nil, err
+	}
+	return c, nil
+}
+
+func (a *OpenArgs) attach(n *Node, name string, role Role) (c *Child, err error) {
+	err = a.Node.graph.Write(a.Lock, "attach "+name, func(w *Write) error {
+		c, err = w.AttachChild(a.Node, n, name, role)
+		return err
+	})
+	return c, err
+}
+
+// openChildNode opens what the options say of a child: a reference to a node,
+// or options of an inline one.
+func (a *OpenArgs) openChildNode(filename, name string, role Role, allowNone bool) (*Node, error) {
+	r := &openRequest{
+		filename:  filename,
+		options:   a.Options.Sub(name, true),
+		reference: a.Options.TakeString(name, ""),
+		parent:    a.Node,
+		role:      role,
+	}
+	if r.filename == "" && r.reference == "" && r.options.Len() == 0 {
+		if allowNone {
+			return nil, nil
+		}
+		return nil, qerr.New("A block device must be specified for \"%s\"", name)
+	}
+	return a.Node.graph.openNode(a.Lock, r)
+}
+
+// Graph is the graph the node is opened in.
+func (a *OpenArgs) Graph() *Graph { return a.Node.graph }
+
+// OpenFile opens a host file by the means the graph was given.
+func (g *Graph) OpenFile(path string, flags int) (*os.File, error) {
+	if g.cfg.OpenFile != nil {
+		return g.cfg.OpenFile(path, flags)
+	}
+	return os.OpenFile(path, flags, 0)
+}
+
+// ApplyAutoReadOnly makes a node that is being opened read-only because
+// writing is impossible, if its options allow that; else it returns refusal.
+func (n *Node) ApplyAutoReadOnly(refusal error) error {
+	if n.ReadOnly() {
+		return nil
+	}
+	if n.flags&FlagAutoRDOnly == 0 {
+		return refusal
+	}
+	n.flags &^= FlagRDWR
+	return nil
+}

@@ -1,0 +1,308 @@
+package block
+
+import (
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+	"github.com/qmpblock/qmpblock/trace"
+)
+
+// ReopenState is one node whose options are about to change.
+type ReopenState struct {
+	Node *Node
+	// Flags are those the node will have.
+	Flags Flags
+	// Options are those the driver has not taken yet.
+	Options *Options
+	// Driver is what the driver keeps between prepare and commit or abort.
+	Driver any
+
+	options, explicit *Options
+	forceShare        bool
+	detectZeroes      DetectZeroes
+	prepared          bool
+	replaced          []replacedChild
+}
+
+// replacedChild is a child that the new options put in another's place.
+type replacedChild struct {
+	child *Child
+	to    *Node
+}
+
+// reopenStates finds the change that a node is about to undergo.
+type reopenStates map[*Node]*ReopenState
+
+// Reopen changes the options of nodes, all or none. Options left out return to
+// their defaults. Each set of options names its node.
+func (g *Graph) Reopen(l *aio.Lock, all []*Options) error {
+	q := &reopenQueue{graph: g, lock: l, states: make(reopenStates)}
+	defer q.endDrains()
+	for _, o := range all {
+		n, err := g.reopenTarget(o)
+		if err != nil {
+			return err
+		}
+		if err := q.add(n, o); err != nil {
+			return err
+		}
+	}
+	return q.run()
+}
+
+func (g *Graph) reopenTarget(o *Options) (*Node, error) {
+	name, ok := o.Get(optNodeName)
+	if !ok {
+		return nil, qerr.New("node-name not specified")
+	}
+	return g.FindNode(name.String())
+}
+
+// reopenQueue collects the nodes to reopen: those named and their inline
+// children, parents first.
+type reopenQueue struct {
+	graph   *Graph
+	lock    *aio.Lock
+	order   []*ReopenState
+	states  reopenStates
+	drained []*Node
+}
+
+func (q *reopenQueue) add(n *Node, o *Options) error {
+	n.DrainedBegin(q.lock)
+	q.drained = append(q.drained, n)
+
+	st := &ReopenState{Node: n, explicit: o.Clone(), options: o}
+	q.order = append(q.order, st)
+	q.states[n] = st
+	for _, c := range n.children {
+		if err := q.addChild(st, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addChild queues an inline child that the new options describe anew. A child
+// that they only refer to is left to itself.
+func (q *reopenQueue) addChild(st *ReopenState, c *Child) error {
+	ref, isRef := st.options.Get(c.name)
+	inherits := c.node.inheritsFrom == st.Node
+	if isRef && ref.String() == c.node.name && inherits {
+		return nil
+	}
+	if !st.options.HasSub(c.name) {
+		if isRef || c.name == optBacking && !c.explicitIn(st.Node) {
+			return nil
+		}
+		return qerr.New("%s is missing for '%s'", c.name, st.Node.name)
+	}
+	if !inherits {
+		return nil
+	}
+	r := &openRequest{options: st.options.Sub(c.name, true), parent: st.Node, role: c.role}
+	inherit(r)
+	st.options.Set(c.name, StringOpt(c.node.name))
+	return q.add(c.node, r.options)
+}
+
+// explicitIn tells whether a user, rather than the image, chose the child.
+func (c *Child) explicitIn(n *Node) bool {
+	return n.explicit.Has(c.name) || n.explicit.HasSub(c.name)
+}
+
+func (q *reopenQueue) endDrains() {
+	for i := len(q.drained) - 1; i >= 0; i-- {
+		q.drained[i].DrainedEnd()
+	}
+}
+
+// run prepares every node, checks the permissions of what will be, and then
+// commits, or aborts what was prepared.
+func (q *reopenQueue) run() error {
+	for _, st := range q.order {
+		if err := q.flush(st.Node); err != nil {
+			return err
+		}
+	}
+	for _, st := range q.order {
+		if err := q.prepare(st); err != nil {
+			q.abort()
+			return err
+		}
+	}
+	err := q.graph.Write(q.lock, "reopen", func(w *Write) error { return q.apply(w) })
+	if err != nil {
+		q.abort()
+		return err
+	}
+	for _, st := range q.order {
+		if err := st.Node.refreshLimits(q.lock); err != nil {
+			return err
+		}
+		if err := st.Node.RefreshTotalSectors(q.lock, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flush makes sure that nothing is lost if the node becomes read-only.
+func (q *reopenQueue) flush(n *Node) error {
+	if err := n.Flush(q.lock); err != nil {
+		return qerr.Prepend(err, "Error flushing drive: ")
+	}
+	return nil
+}
+
+func (q *reopenQueue) abort() {
+	for i := len(q.order) - 1; i >= 0; i-- {
+		st := q.order[i]
+		if r, ok := st.Node.instance.(Reopener); ok && st.prepared {
+			r.ReopenAbort(st)
+		}
+	}
+}
+
+func (q *reopenQueue) apply(w *Write) error {
+	nodes := make([]*Node, len(q.order))
+	for i, st := range q.order {
+		nodes[i] = st.Node
+		for _, r := range st.replaced {
+			r.to.ref()
+			w.onAbort(func() { r.to.refs-- })
+			if err := w.ReplaceChild(r.child, r.to, q.states); err != nil {
+				return err
+			}
+		}
+	}
+	if err := w.refreshPerms(q.states, nodes...); err != nil {
+		return err
+	}
+	// The new flags must be in force when drivers set their permissions.
+	w.commit = append([]func(){q.commit}, w.commit...)
+	return nil
+}
+
+func (q *reopenQueue) commit() {
+	for _, st := range q.order {
+		n := st.Node
+		if r, ok := n.instance.(Reopener); ok {
+			r.ReopenCommit(st)
+		}
+		n.flags, n.forceShare, n.detectZeroes = st.Flags, st.forceShare, st.detectZeroes
+		n.options, n.explicit = st.options, st.explicit
+		n.graph.tracer.At(trace.NodeReopen).Str("node", n.name).Send()
+	}
+}
+
+// prepare lets the driver check the new options; nothing changes yet.
+func (q *reopenQueue) prepare(st *ReopenState) error {
+	n := st.Node
+	driver := st.options.GetString(optDriver)
+	st.Options = st.options.Clone()
+	c, err := takeCommon(n.flags, st.Options)
+	if err != nil {
+		return err
+	}
+	st.Flags, st.forceShare, st.detectZeroes = c.flags, c.forceShare, c.detectZeroes
+	// What identifies the node is compared with what it was, below.
+	st.Options.Set(optDriver, StringOpt(driver))
+	if err := q.findReplaced(st); err != nil {
+		return err
+	}
+	r, ok := n.instance.(Reopener)
+	if !ok {
+		return qerr.New("Block format '%s' used by node '%s' does not support reopening files", n.drv.Name, n.name)
+	}
+	if key, ok := resetForbidden(n, st.options); ok {
+		return qerr.New("Option '%s' cannot be reset to its default value", key)
+	}
+	if err := r.ReopenPrepare(q.lock, st); err != nil {
+		return err
+	}
+	st.prepared = true
+	return q.checkUnchanged(st)
+}
+
+// resetForbidden finds an option that the node was given, that the new
+// options leave out, and that the driver cannot return to its default.
+func resetForbidden(n *Node, options *Options) (string, bool) {
+	for _, e := range n.options.entries {
+		if isCommonOption(e.key) || options.Has(e.key) || isChildOption(n, e.key) || isMutable(n.drv, e.key) {
+			continue
+		}
+		return e.key, true
+	}
+	return "", false
+}
+
+func isMutable(d *Driver, key string) bool {
+	for _, m := range d.MutableOptions {
+		if m == key {
+			return true
+		}
+	}
+	return false
+}
+
+// isChildOption tells whether a key belongs to a child, not to the driver.
+func isChildOption(n *Node, key string) bool {
+	for _, c := range n.children {
+		if key == c.name || len(key) > len(c.name) && key[:len(c.name)] == c.name && key[len(c.name)] == '.' {
+			return true
+		}
+	}
+	return false
+}
+
+// findReplaced notes which children the new options want to be other nodes.
+func (q *reopenQueue) findReplaced(st *ReopenState) error {
+	n := st.Node
+	for _, c := range n.children {
+		ref, ok := st.Options.Get(c.name)
+		if !ok {
+			continue
+		}
+		st.Options.Delete(c.name)
+		if ref.String() == c.node.name {
+			continue
+		}
+		to, err := q.replacement(st, c, ref.String())
+		if err != nil {
+			return err
+		}
+		st.replaced = append(st.replaced, replacedChild{c, to})
+	}
+	return nil
+}
+
+func (q *reopenQueue) replacement(st *ReopenState, c *Child, name string) (*Node, error) {
+	n := st.Node
+	to, err := q.graph.Lookup(name, name)
+	if err != nil {
+		return nil, err
+	}
+	if c.name != optFile && c.name != optBacking {
+		return nil, qerr.New("Cannot change the option '%s'", c.name)
+	}
+	if reaches(to, n) {
+		return nil, qerr.New("Making '%s' a %s child of '%s' would create a cycle", to.name, c.name, n.name)
+	}
+	return to, nil
+}
+
+// checkUnchanged refuses what the driver did not take, unless it is what the
+// node has already.
+func (q *reopenQueue) checkUnchanged(st *ReopenState) error {
+	for _, key := range st.Options.Keys() {
+		v, _ := st.Options.Get(key)
+		old, ok := st.Node.options.Get(key)
+		if key == optNodeName && v.String() == st.Node.name {
+			continue
+		}
+		if !ok || old.String() != v.String() {
+			return qerr.New("Cannot change the option '%s'", key)
+		}
+	}
+	return nil
+}

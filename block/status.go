@@ -1,0 +1,159 @@
+package block
+
+import (
+	"syscall"
+
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// BlockStatus tells what lies at offset in the node itself, at most bytes far.
+func (n *Node) BlockStatus(c aio.Caller, wantZero bool, offset, bytes int64) (Status, error) {
+	return aio.Mixed(c, n.ctx, "block_status", func(co *aio.Co) (Status, error) {
+		return n.CoBlockStatus(co, wantZero, offset, bytes)
+	})
+}
+
+// CoBlockStatus is BlockStatus for coroutines. With wantZero the answer goes
+// to some length to find zeroes; without, it only tells what is allocated.
+func (n *Node) CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) (Status, error) {
+	if n.instance == nil {
+		return Status{}, qerr.From(syscall.ENOMEDIUM)
+	}
+	length, err := n.CoGetLength(co)
+	if err != nil {
+		return Status{}, err
+	}
+	if offset >= length {
+		return Status{Flags: StatusEOF}, nil
+	}
+	bytes = min(bytes, length-offset)
+	if bytes == 0 {
+		return Status{}, nil
+	}
+	n.begin()
+	defer n.end()
+	st, err := n.driverStatus(co, wantZero, offset, bytes)
+	if err != nil {
+		return Status{}, err
+	}
+	st.Bytes = min(st.Bytes, bytes)
+	if offset+st.Bytes == length {
+		st.Flags |= StatusEOF
+	}
+	return st, nil
+}
+
+func (n *Node) driverStatus(co *aio.Co, wantZero bool, offset, bytes int64) (Status, error) {
+	getter, ok := n.instance.(StatusGetter)
+	if !ok {
+		return n.defaultStatus(co, wantZero, offset, bytes)
+	}
+	align := n.limits.RequestAlignment
+	start := alignDown(offset, align)
+	st, err := getter.CoBlockStatus(co, wantZero, start, alignUp(offset+bytes, align)-start)
+	if err != nil {
+		return Status{}, err
+	}
+	if st.Flags&StatusOffsetValid != 0 {
+		st.Map += offset - start
+	}
+	st.Bytes -= offset - start
+	if st.File == nil {
+		st.File = n
+	}
+	return n.completeStatus(co, wantZero, offset, st)
+}
+
+// defaultStatus serves drivers without a status of their own: filters show
+// what they filter, all else is data.
+func (n *Node) defaultStatus(co *aio.Co, wantZero bool, offset, bytes int64) (Status, error) {
+	if f := n.filtered(); f != nil {
+		return f.node.CoBlockStatus(co, wantZero, offset, bytes)
+	}
+	st := Status{Flags: StatusData | StatusAllocated, Bytes: bytes}
+	if n.drv.Kind == Protocol {
+		st.Flags |= StatusOffsetValid
+		st.Map, st.File = offset, n
+	}
+	return st, nil
+}
+
+// completeStatus follows what the driver only pointed to.
+func (n *Node) completeStatus(co *aio.Co, wantZero bool, offset int64, st Status) (Status, error) {
+	switch {
+	case st.Flags&StatusRecurse != 0 && st.Flags&StatusOffsetValid != 0 && st.File != n && n.drv.Kind != Format:
+		return n.forwardedStatus(co, wantZero, st)
+	case st.Flags&(StatusData|StatusZero) != 0:
+		st.Flags |= StatusAllocated
+	case n.cow() != nil:
+		return n.zeroBeyondBacking(co, offset, st)
+	}
+	if wantZero && st.Flags&StatusRecurse != 0 && st.Flags&(StatusData|StatusOffsetValid) == StatusData|StatusOffsetValid && st.File != n {
+		return n.zeroesBelow(co, st)
+	}
+	return st, nil
+}
+
+// forwardedStatus is that of the child at the place the driver named, seen
+// from this node.
+func (n *Node) forwardedStatus(co *aio.Co, wantZero bool, st Status) (Status, error) {
+	return st.File.CoBlockStatus(co, wantZero, st.Map, st.Bytes)
+}
+
+// zeroBeyondBacking: what is unallocated reads as zeroes behind the end of the
+// backing file.
+func (n *Node) zeroBeyondBacking(co *aio.Co, offset int64, st Status) (Status, error) {
+	length, err := n.backing.node.CoGetLength(co)
+	if err == nil && offset >= length {
+		st.Flags |= StatusZero
+	}
+	return st, nil
+}
+
+// zeroesBelow refines data by asking the child that holds it: the child may
+// know that it is zero.
+func (n *Node) zeroesBelow(co *aio.Co, st Status) (Status, error) {
+	below, err := st.File.CoBlockStatus(co, true, st.Map, st.Bytes)
+	if err != nil {
+		// The data is there; what the child knows of it was a bonus.
+		return st, nil
+	}
+	switch {
+	case below.Flags&StatusEOF != 0 && (below.Bytes == 0 || below.Flags&StatusZero != 0):
+		st.Flags |= StatusZero
+	default:
+		st.Bytes = below.Bytes
+		st.Flags |= below.Flags & StatusZero
+	}
+	return st, nil
+}
+
+// IsAllocatedAbove tells whether an area is allocated in the node or in one
+// of its backing files down to, but not including, base (nil: all). bytes is
+// how far the answer holds.
+func (n *Node) CoIsAllocatedAbove(co *aio.Co, base *Node, offset, bytes int64) (allocated bool, count int64, err error) {
+	for layer := n; layer != nil && layer != base; {
+		st, err := layer.CoBlockStatus(co, false, offset, bytes)
+		if err != nil {
+			return false, 0, err
+		}
+		if st.Flags&StatusEOF != 0 && st.Bytes == 0 {
+			// Shorter than the layers above: zeroes, which it decides.
+			return layer != n, bytes, nil
+		}
+		if st.Flags&StatusAllocated != 0 {
+			return true, st.Bytes, nil
+		}
+		bytes = min(bytes, st.Bytes)
+		next := layer.cow()
+		if next == nil {
+			next = layer.filtered()
+		}
+		if next == nil {
+			break
+		}
+		layer = next.node
+	}
+	return false, bytes, nil
+}
