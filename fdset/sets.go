@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/qmpblock/qmpblock/keyval"
 	"github.com/qmpblock/qmpblock/qerr"
 )
 
@@ -157,18 +157,12 @@ func (s *Sets) Close() {
 	s.sets = nil
 }
 
-// parseID reads the number in a file name: decimal, below 2^31 (observed).
+// parseID reads the number in a file name: decimal, below 2^31, with white
+// space and a sign in front of it (observed).
 func parseID(text string) (id int64, ok bool) {
-	digits := strings.TrimPrefix(strings.TrimLeft(text, " \t\n\v\f\r"), "+")
-	digits = strings.TrimLeft(digits, "0") // no octal here
-	if digits == "" {
-		return 0, strings.HasSuffix(text, "0")
-	}
-	if digits[0] < '1' || digits[0] > '9' {
-		return 0, false
-	}
-	id, err := keyval.ParseInt(digits)
-	return id, err == nil && id < 1<<31
+	text = strings.TrimLeft(text, " \t\n\v\f\r")
+	id, err := strconv.ParseInt(text, 10, 32)
+	return id, err == nil && id >= 0
 }
 
 func failed(errno syscall.Errno, format string, args ...any) error {
