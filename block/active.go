@@ -17,6 +17,24 @@ func (n *Node) SetActive(l *aio.Lock, active bool) error {
 	return n.inactivate(l, true)
 }
 
+// SetAllActive hands over every node or takes it back: inactivation begins at
+// the nodes that no other node uses.
+func (g *Graph) SetAllActive(l *aio.Lock, active bool) error {
+	var roots []*Node
+	g.NodesOldestFirst(func(n *Node) bool {
+		if active || !n.hasActiveNodeParent() {
+			roots = append(roots, n)
+		}
+		return true
+	})
+	for _, n := range roots {
+		if err := n.SetActive(l, active); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // activate takes the children first: the node may read them.
 func (n *Node) activate(l *aio.Lock) error {
 	for _, c := range n.children {

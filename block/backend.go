@@ -119,11 +119,8 @@ func (b *Backend) SetWriteCache(on bool) { b.writeCache = on }
 func (b *Backend) WriteCache() bool { return b.writeCache }
 
 func (b *Backend) describe() string {
-	switch {
-	case b.name != "":
-		return "block device '" + b.name + "'"
-	case b.device != "":
-		return "block device '" + b.device + "'"
+	if label := b.label(); label != "" {
+		return "block device '" + label + "'"
 	}
 	return "an unnamed block device"
 }

@@ -202,6 +202,12 @@ type SpecificInfo struct {
 	Data any
 }
 
+// FileSpecific is what the file driver tells of a file.
+type FileSpecific struct {
+	// ExtentSizeHint in bytes, 0 if the file system has none.
+	ExtentSizeHint int64
+}
+
 // DriverStats is the driver-specific part of a node's statistics.
 type DriverStats struct {
 	// Driver tells the variants apart ("file").

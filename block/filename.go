@@ -94,22 +94,21 @@ func (n *Node) BackingFilename() string {
 	return n.backing.node.Filename()
 }
 
-// BackingDepth is the number of backing files below the node.
+// BackingDepth is the number of images that show through the node, one behind
+// the other.
 func (n *Node) BackingDepth() int {
 	depth := 0
-	for b := n.cowOrFiltered(); b != nil; b = b.cowOrFiltered() {
+	for b := n.FilterOrCow(); b != nil; b = b.FilterOrCow() {
 		depth++
 	}
 	return depth
 }
 
-func (n *Node) cowOrFiltered() *Node {
-	for n.drv.Kind == Filter {
-		f := n.filtered()
-		if f == nil {
-			return nil
-		}
-		n = f.node
+// FilterOrCow is the node that shows through this one: the filtered child of
+// a filter, the backing file of a format, nil if there is none.
+func (n *Node) FilterOrCow() *Node {
+	if f := n.filtered(); f != nil {
+		return f.node
 	}
 	if c := n.cow(); c != nil {
 		return c.node

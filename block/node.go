@@ -139,8 +139,8 @@ func (n *Node) filtered() *Child {
 	return n.file
 }
 
-// primary is the child that stands for the node's own storage.
-func (n *Node) primary() *Child {
+// PrimaryChild is the child that stands for the node's own storage, or nil.
+func (n *Node) PrimaryChild() *Child {
 	for _, c := range n.children {
 		if c.role&RolePrimary != 0 {
 			return c

@@ -95,7 +95,8 @@ func (g *Graph) openNode(l *aio.Lock, r *openRequest) (*Node, error) {
 	n.explicit = r.options.Clone()
 	if r.parent != nil {
 		n.inheritsFrom = r.parent
-		inherit(r)
+		r.flags = r.parent.flags &^ FlagNoBacking
+		inherit(r.options, r.parent.options, r.role)
 	}
 	if err := g.openWithOptions(l, n, r); err != nil {
 		n.refs = 0
@@ -120,13 +121,11 @@ func (g *Graph) referTo(r *openRequest) (*Node, error) {
 // inherit completes the options of an inline child by those of its parent.
 // Backing files are read-only whatever the overlay is. Storage children pass
 // discards on: the parent decides which ones reach them.
-func inherit(r *openRequest) {
-	o, from := r.options, r.parent.options
-	r.flags = r.parent.flags &^ FlagNoBacking
+func inherit(o, from *Options, role Role) {
 	o.CopyDefault(from, optCacheDirect)
 	o.CopyDefault(from, optCacheNoFlush)
 	o.CopyDefault(from, optForceShare)
-	if r.role&RoleCOW != 0 {
+	if role&RoleCOW != 0 {
 		o.SetDefault(optReadOnly, BoolOpt(true))
 		o.SetDefault(optAutoReadOnly, BoolOpt(false))
 		return

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/qmpblock/qmpblock/keyval"
 	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/qjson"
 )
@@ -286,11 +287,8 @@ func (o *Options) TakeBool(key string, def bool) (bool, error) {
 	if v.kind == qjson.Bool {
 		return v.num != 0, nil
 	}
-	switch v.String() {
-	case "on", "yes", "true", "y":
-		return true, nil
-	case "off", "no", "false", "n":
-		return false, nil
+	if on, ok := keyval.ParseBool(v.String()); ok {
+		return on, nil
 	}
 	return false, qerr.New("Parameter '%s' expects 'on' or 'off'", key)
 }
@@ -311,8 +309,8 @@ func (o *Options) TakeSize(key string, def uint64) (uint64, error) {
 			return v.num, nil
 		}
 	}
-	n, ok := parseSize(v.String())
-	if !ok {
+	n, err := keyval.ParseSize(v.String())
+	if err != nil {
 		return 0, qerr.New("Parameter '%s' expects a non-negative number below 2^64", key).
 			WithHint("Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta- and exabytes, respectively.\n")
 	}
@@ -326,7 +324,7 @@ func (o *Options) TakeNumber(key string, def uint64) (uint64, error) {
 		return def, nil
 	}
 	o.Delete(key)
-	n, err := strconv.ParseUint(v.String(), 0, 64)
+	n, err := keyval.ParseUint(v.String())
 	if err != nil {
 		return 0, qerr.New("Parameter '%s' expects a number", key)
 	}
@@ -346,29 +344,4 @@ func (o *Options) TakeEnum(key string, values []string, def int) (int, error) {
 		}
 	}
 	return 0, qerr.New("Parameter '%s' does not accept value '%s'", key, v)
-}
-
-// parseSize reads a size with an optional fraction and unit.
-func parseSize(s string) (uint64, bool) {
-	shift := 0
-	if s != "" {
-		if i := strings.IndexByte("BKMGTPE", s[len(s)-1]&^0x20); i >= 0 {
-			shift, s = 10*i, s[:len(s)-1]
-		}
-	}
-	if n, err := strconv.ParseUint(s, 0, 64); err == nil {
-		if shift > 0 && n>>(64-shift) != 0 {
-			return 0, false
-		}
-		return n << shift, true
-	}
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || f < 0 || shift == 0 {
-		return 0, false
-	}
-	f *= float64(uint64(1) << shift)
-	if f >= 1<<64 {
-		return 0, false
-	}
-	return uint64(f), true
 }

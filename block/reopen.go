@@ -42,7 +42,7 @@ func (g *Graph) Reopen(l *aio.Lock, all []*Options) error {
 		if err != nil {
 			return err
 		}
-		if err := q.add(n, o); err != nil {
+		if err := q.add(n, o, o.Clone(), false); err != nil {
 			return err
 		}
 	}
@@ -67,42 +67,48 @@ type reopenQueue struct {
 	drained []*Node
 }
 
-func (q *reopenQueue) add(n *Node, o *Options) error {
+// add queues a node. With keep, options that are not given stay as they were.
+func (q *reopenQueue) add(n *Node, options, explicit *Options, keep bool) error {
 	n.DrainedBegin(q.lock)
 	q.drained = append(q.drained, n)
 
-	st := &ReopenState{Node: n, explicit: o.Clone(), options: o}
+	st := &ReopenState{Node: n, explicit: explicit, options: options}
 	q.order = append(q.order, st)
 	q.states[n] = st
 	for _, c := range n.children {
-		if err := q.addChild(st, c); err != nil {
+		if err := q.addChild(st, c, keep); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// addChild queues an inline child that the new options describe anew. A child
-// that they only refer to is left to itself.
-func (q *reopenQueue) addChild(st *ReopenState, c *Child) error {
+// addChild queues a child, if it is an inline one: it changes with its parent,
+// from which it inherits. Options may describe it anew; if they only name it,
+// those that it was given stay.
+func (q *reopenQueue) addChild(st *ReopenState, c *Child, keep bool) error {
 	ref, isRef := st.options.Get(c.name)
+	described := st.options.HasSub(c.name)
 	inherits := c.node.inheritsFrom == st.Node
-	if isRef && ref.String() == c.node.name && inherits {
-		return nil
-	}
-	if !st.options.HasSub(c.name) {
-		if isRef || c.name == optBacking && !c.explicitIn(st.Node) {
-			return nil
-		}
+	switch {
+	case inherits && described:
+		o := st.options.Sub(c.name, true)
+		st.options.Set(c.name, StringOpt(c.node.name))
+		return q.addInline(st, c, o, o.Clone(), false)
+	case inherits && (keep || isRef && ref.String() == c.node.name):
+		return q.addInline(st, c, c.node.explicit.Clone(), c.node.explicit, true)
+	case !keep && !isRef && !described && (c.name != optBacking || c.explicitIn(st.Node)):
 		return qerr.New("%s is missing for '%s'", c.name, st.Node.name)
 	}
-	if !inherits {
-		return nil
+	return nil
+}
+
+func (q *reopenQueue) addInline(st *ReopenState, c *Child, options, explicit *Options, keep bool) error {
+	inherit(options, st.options, c.role)
+	if keep {
+		options.Merge(c.node.options)
 	}
-	r := &openRequest{options: st.options.Sub(c.name, true), parent: st.Node, role: c.role}
-	inherit(r)
-	st.options.Set(c.name, StringOpt(c.node.name))
-	return q.add(c.node, r.options)
+	return q.add(c.node, options, explicit, keep)
 }
 
 // explicitIn tells whether a user, rather than the image, chose the child.
@@ -278,7 +284,7 @@ func (q *reopenQueue) findReplaced(st *ReopenState) error {
 
 func (q *reopenQueue) replacement(st *ReopenState, c *Child, name string) (*Node, error) {
 	n := st.Node
-	to, err := q.graph.Lookup(name, name)
+	to, err := q.graph.Lookup("", name)
 	if err != nil {
 		return nil, err
 	}
@@ -297,9 +303,6 @@ func (q *reopenQueue) checkUnchanged(st *ReopenState) error {
 	for _, key := range st.Options.Keys() {
 		v, _ := st.Options.Get(key)
 		old, ok := st.Node.options.Get(key)
-		if key == optNodeName && v.String() == st.Node.name {
-			continue
-		}
 		if !ok || old.String() != v.String() {
 			return qerr.New("Cannot change the option '%s'", key)
 		}

@@ -1,0 +1,169 @@
+package control
+
+import (
+	"slices"
+
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+	"github.com/qmpblock/qmpblock/schema"
+)
+
+// registerBlockQuery registers the commands that describe nodes.
+func (i *Instance) registerBlockQuery(t *schema.Table) {
+	t.QueryBlock(query(i, i.queryBlock))
+	t.QueryBlockstats(queryWith(i, i.queryBlockstats))
+	t.QueryNamedBlockNodes(queryWith(i, i.queryNamedBlockNodes))
+	t.XDebugQueryBlockGraph(query(i, i.queryBlockGraph))
+}
+
+// inCoroutine runs a whole query in one coroutine, so that what it asks each
+// node runs directly instead of in a coroutine for each question.
+func inCoroutine[R any](i *Instance, l *aio.Lock, op string, f func(*aio.Co) (R, error)) (R, error) {
+	return aio.Mixed(l, i.graph.Main(), op, f)
+}
+
+func (i *Instance) queryNamedBlockNodes(l *aio.Lock, a *schema.QueryNamedBlockNodesArguments) ([]*schema.BlockDeviceInfo, error) {
+	flat := deref(a.Flat)
+	return inCoroutine(i, l, "query_named_block_nodes", func(co *aio.Co) ([]*schema.BlockDeviceInfo, error) {
+		infos := make([]*schema.BlockDeviceInfo, 0, i.graph.Len())
+		var err error
+		i.graph.Nodes(func(n *block.Node) bool {
+			var info *schema.BlockDeviceInfo
+			if info, err = blockDeviceInfo(co, n, nil, flat); err != nil {
+				return false
+			}
+			infos = append(infos, info)
+			return true
+		})
+		return infos, err
+	})
+}
+
+// blockDeviceInfo describes a node; b is the backend through which it is
+// looked at, nil if there is none.
+func blockDeviceInfo(co *aio.Co, n *block.Node, b *block.Backend, flat bool) (*schema.BlockDeviceInfo, error) {
+	filename := n.Filename()
+	name := n.Name()
+	flags := n.Flags()
+	info := &schema.BlockDeviceInfo{
+		File:             filename,
+		NodeName:         &name,
+		Ro:               n.ReadOnly(),
+		Drv:              n.Driver().Name,
+		BackingFileDepth: int64(n.BackingDepth()),
+		Active:           n.Active(),
+		DetectZeroes:     schema.BlockdevDetectZeroesOptions(n.DetectZeroes()),
+		WriteThreshold:   int64(n.WriteThreshold()),
+		Cache: schema.BlockdevCacheInfo{
+			Writeback: b == nil || b.WriteCache(),
+			Direct:    flags&block.FlagNoCache != 0,
+			NoFlush:   flags&block.FlagNoFlush != 0,
+		},
+	}
+	if backing := n.BackingFilename(); backing != "" {
+		info.BackingFile = &backing
+	}
+	if err := fillImageInfo(co, &info.Image, n, filename, flat); err != nil {
+		return nil, err
+	}
+	return info, nil
+}
+
+// fillImageInfo describes the image in a node and, unless flat, the chain of
+// images that shows through it.
+func fillImageInfo(co *aio.Co, info *schema.ImageInfo, n *block.Node, filename string, flat bool) error {
+	if err := fillNodeInfo(co, &info.BlockNodeInfo, n, filename); err != nil {
+		return err
+	}
+	below := n.FilterOrCow()
+	if flat || below == nil {
+		return nil
+	}
+	info.BackingImage = new(schema.ImageInfo)
+	return fillImageInfo(co, info.BackingImage, below, below.Filename(), false)
+}
+
+func fillNodeInfo(co *aio.Co, info *schema.BlockNodeInfo, n *block.Node, filename string) error {
+	size, err := n.CoGetLength(co)
+	if err != nil {
+		return qerr.Prepend(err, "Can't get image size '%s': ", filename)
+	}
+	info.Filename = filename
+	info.Format = n.Driver().Name
+	info.VirtualSize = size
+	if allocated, err := n.CoGetAllocatedFileSize(co); err == nil {
+		info.ActualSize = &allocated
+	}
+	if di, err := n.CoGetInfo(co); err == nil {
+		dirty := di.Dirty
+		info.DirtyFlag = &dirty
+		if di.ClusterSize != 0 {
+			info.ClusterSize = &di.ClusterSize
+		}
+	}
+	info.FormatSpecific, err = formatSpecific(co, n)
+	return err
+}
+
+// formatSpecific gives what only the node's driver knows.
+func formatSpecific(co *aio.Co, n *block.Node) (*schema.ImageInfoSpecific, error) {
+	g, ok := n.Instance().(block.SpecificInfoGetter)
+	if !ok {
+		return nil, nil
+	}
+	info, err := g.SpecificInfo(co)
+	if err != nil || info == nil {
+		return nil, err
+	}
+	file, _ := info.Data.(block.FileSpecific)
+	specific := schema.ImageInfoSpecificFile{}
+	if file.ExtentSizeHint != 0 {
+		specific.ExtentSizeHint = &file.ExtentSizeHint
+	}
+	return &schema.ImageInfoSpecific{
+		Type:    schema.ImageInfoSpecificKindFile,
+		Variant: &schema.ImageInfoSpecificFileWrapper{Data: specific},
+	}, nil
+}
+
+// queryBlockGraph lists what the dump visited, the last first.
+func (i *Instance) queryBlockGraph(*aio.Lock) (*schema.XDbgBlockGraph, error) {
+	dump := i.graph.Dump()
+	g := &schema.XDbgBlockGraph{}
+	for _, n := range slices.Backward(dump.Nodes) {
+		kind := schema.XDbgBlockGraphNodeTypeBlockDriver
+		if n.Backend {
+			kind = schema.XDbgBlockGraphNodeTypeBlockBackend
+		}
+		g.Nodes = append(g.Nodes, &schema.XDbgBlockGraphNode{Id: uint64(n.ID), Type: kind, Name: n.Name})
+	}
+	for _, e := range slices.Backward(dump.Edges) {
+		g.Edges = append(g.Edges, &schema.XDbgBlockGraphEdge{
+			Parent: uint64(e.Parent), Child: uint64(e.Child), Name: e.Name,
+			Perm: permissions(e.Perm), SharedPerm: permissions(e.Shared),
+		})
+	}
+	return g, nil
+}
+
+// permissions lists a set, the last of the enumeration first.
+func permissions(p block.Perm) []schema.BlockPermission {
+	list := []schema.BlockPermission{}
+	for _, b := range slices.Backward(permissionBits) {
+		if p&b.perm != 0 {
+			list = append(list, b.value)
+		}
+	}
+	return list
+}
+
+var permissionBits = []struct {
+	perm  block.Perm
+	value schema.BlockPermission
+}{
+	{block.PermConsistentRead, schema.BlockPermissionConsistentRead},
+	{block.PermWrite, schema.BlockPermissionWrite},
+	{block.PermWriteUnchanged, schema.BlockPermissionWriteUnchanged},
+	{block.PermResize, schema.BlockPermissionResize},
+}
