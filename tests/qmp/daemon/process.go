@@ -1,0 +1,169 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// poll is how often conditions of another process are looked at which no
+// descriptor announces.
+const poll = 2 * time.Millisecond
+
+// Process is a running program. It leads a process group of its own, which
+// ends with it.
+type Process struct {
+	cmd    *exec.Cmd
+	done   chan struct{}
+	status int // valid once done is closed
+
+	mu     sync.Mutex
+	output strings.Builder
+}
+
+// Start runs a command in a folder. Its standard input is empty, what it
+// prints is kept.
+func Start(command []string, dir string, env []string) (*Process, error) {
+	p := &Process{cmd: exec.Command(command[0], command[1:]...), done: make(chan struct{})}
+	p.cmd.Dir, p.cmd.Env = dir, env
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.WaitDelay = 5 * time.Second // a grandchild may keep the pipe open
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go p.reap()
+	return p, nil
+}
+
+// reap ends with the process, for which every owner waits in Wait or Kill.
+func (p *Process) reap() {
+	defer close(p.done)
+	_ = p.cmd.Wait() // the status says more
+	state := p.cmd.ProcessState
+	p.status = state.ExitCode()
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		p.status = 128 + int(ws.Signal())
+	}
+}
+
+// Write keeps what the program prints.
+func (p *Process) Write(text []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.Write(text)
+}
+
+// Output is what was printed so far, on both outputs.
+func (p *Process) Output() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.String()
+}
+
+// Pid is the process number.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Signal sends a signal to the process alone.
+func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Wait returns the exit status, as a shell gives it, once the process has
+// ended.
+func (p *Process) Wait(limit time.Duration) (int, error) {
+	select {
+	case <-p.done:
+		return p.status, nil
+	case <-time.After(limit):
+		return 0, fmt.Errorf("awaited the end of process %d for %v", p.Pid(), limit)
+	}
+}
+
+// Stop asks the process to end, then makes it. It reports a process that had
+// to be made to.
+func (p *Process) Stop() error {
+	_ = p.Signal(syscall.SIGTERM) // it may have ended by itself
+	_, err := p.Wait(5 * time.Second)
+	p.Kill()
+	return err
+}
+
+// Kill ends the whole process group and waits for it.
+func (p *Process) Kill() {
+	_ = syscall.Kill(-p.Pid(), syscall.SIGKILL)
+	<-p.done
+}
+
+// AwaitSocket waits until the process listens on a UNIX socket and has come to
+// rest: the reference greets a client twice that comes while it still starts.
+// An error tells that it ended instead.
+func (p *Process) AwaitSocket(path string, limit time.Duration) error {
+	err := p.await(limit, func() bool { return exists(path) && p.rests() && p.rests() })
+	if err != nil {
+		return fmt.Errorf("awaited socket %s: %w", path, err)
+	}
+	return nil
+}
+
+// ErrEnded is what AwaitSocket wraps when the process is gone.
+var ErrEnded = errors.New("the process has ended")
+
+func (p *Process) await(limit time.Duration, condition func() bool) error {
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	end := time.After(limit)
+	for !condition() {
+		select {
+		case <-p.done:
+			return ErrEnded
+		case <-end:
+			return fmt.Errorf("nothing for %v", limit)
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// rests tells whether every thread of the process sleeps.
+func (p *Process) rests() bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid()))
+	if err != nil || len(threads) == 0 {
+		return false
+	}
+	for _, path := range threads {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			return false
+		}
+		_, state, _ := strings.Cut(string(stat), ") ")
+		if !strings.HasPrefix(state, "S") {
+			return false
+		}
+	}
+	return true
+}
+
+func exists(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode()&os.ModeSocket != 0
+}
+
+// FreePort returns a TCP port of the loopback address that nobody listens on
+// at the moment.
+func FreePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
