@@ -110,49 +110,67 @@ var commandInfos = [...]commandInfo{
 	{name: "query-fdsets", order: commandQueryFdsets, since: 0x0102},
 }
 
-// QueryStatus registers the handler of query-status. TBD
+// QueryStatus registers the handler of query-status. Tells whether the machine
+// runs.
+//
+// # It returns the state of the machine
 //
 // Since QEMU 0.14.
 func (t *Table) QueryStatus(h func(context.Context) (*StatusInfo, error)) {
 	registerQuery(t, 0, h, returnObject)
 }
 
-// QueryJobs registers the handler of query-jobs. TBD
+// QueryJobs registers the handler of query-jobs. Lists the jobs.
+//
+// # It returns one entry for each job
 //
 // Since QEMU 3.0.
 func (t *Table) QueryJobs(h func(context.Context) ([]*JobInfo, error)) {
 	registerQuery(t, 1, h, returnList)
 }
 
-// QueryBlock registers the handler of query-block. TBD
+// QueryBlock registers the handler of query-block. Lists the devices of the
+// machine that hold block nodes.
+//
+// # It returns one entry for each device
 //
 // Since QEMU 0.14.
 func (t *Table) QueryBlock(h func(context.Context) ([]*BlockInfo, error)) {
 	registerQuery(t, 2, h, returnList)
 }
 
-// QueryBlockstats registers the handler of query-blockstats. TBD
+// QueryBlockstats registers the handler of query-blockstats. Tells what
+// devices or nodes have done so far.
+//
+// # It returns one entry for each device or node
 //
 // Since QEMU 0.14.
 func (t *Table) QueryBlockstats(h func(context.Context, *QueryBlockstatsArguments) ([]*BlockStats, error)) {
 	registerQueryWith(t, 3, h, returnList)
 }
 
-// QueryBlockJobs registers the handler of query-block-jobs. TBD
+// QueryBlockJobs registers the handler of query-block-jobs. Lists the block
+// jobs.
+//
+// # It returns one entry for each block job
 //
 // Since QEMU 1.1.
 func (t *Table) QueryBlockJobs(h func(context.Context) ([]*BlockJobInfo, error)) {
 	registerQuery(t, 4, h, returnList)
 }
 
-// BlockResize registers the handler of block_resize. TBD
+// BlockResize registers the handler of block_resize. Makes a node or device
+// smaller or larger. Exactly one of device and node-name is given.
 //
 // Since QEMU 0.14.
 func (t *Table) BlockResize(h func(context.Context, *BlockResizeArguments) error) {
 	registerActionWith(t, 5, h)
 }
 
-// QueryNamedBlockNodes registers the handler of query-named-block-nodes. TBD
+// QueryNamedBlockNodes registers the handler of query-named-block-nodes. Lists
+// the nodes that have names.
+//
+// # It returns one entry for each node, the newest first
 //
 // Since QEMU 2.0.
 func (t *Table) QueryNamedBlockNodes(h func(context.Context, *QueryNamedBlockNodesArguments) ([]*BlockDeviceInfo, error)) {
@@ -160,35 +178,42 @@ func (t *Table) QueryNamedBlockNodes(h func(context.Context, *QueryNamedBlockNod
 }
 
 // XDebugQueryBlockGraph registers the handler of x-debug-query-block-graph.
-// TBD
+// Shows the block graph with all permissions.
+//
+// # It returns the graph
 //
 // Since QEMU 4.0.
 func (t *Table) XDebugQueryBlockGraph(h func(context.Context) (*XDbgBlockGraph, error)) {
 	registerQuery(t, 7, h, returnObject)
 }
 
-// BlockdevAdd registers the handler of blockdev-add. TBD
+// BlockdevAdd registers the handler of blockdev-add. Opens a node.
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
 	registerActionWith(t, 8, h)
 }
 
-// BlockdevReopen registers the handler of blockdev-reopen. TBD
+// BlockdevReopen registers the handler of blockdev-reopen. Gives open nodes
+// other options, all of them or none. Options left out return to their
+// defaults.
 //
 // Since QEMU 6.1.
 func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments) error) {
 	registerActionWith(t, 9, h)
 }
 
-// BlockdevDel registers the handler of blockdev-del. TBD
+// BlockdevDel registers the handler of blockdev-del. Closes a node that
+// blockdev-add opened and nobody uses.
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error) {
 	registerActionWith(t, 10, h)
 }
 
-// BlockdevSetActive registers the handler of blockdev-set-active. TBD
+// BlockdevSetActive registers the handler of blockdev-set-active. Takes a node
+// into use or puts it out of use, for handing over an image to another
+// process.
 //
 // Since QEMU 10.0.
 func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArguments) error) {
@@ -196,168 +221,215 @@ func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArgu
 }
 
 // BlockSetWriteThreshold registers the handler of block-set-write-threshold.
-// TBD
+// Sets the offset whose crossing by a write sends BLOCK_WRITE_THRESHOLD, once.
+// It serves to grow thin volumes in time.
 //
 // Since QEMU 2.3.
 func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThresholdArguments) error) {
 	registerActionWith(t, 12, h)
 }
 
-// XBlockdevSetIothread registers the handler of x-blockdev-set-iothread. TBD
+// XBlockdevSetIothread registers the handler of x-blockdev-set-iothread. Moves
+// a node and its children to an I/O thread.
 //
 // Since QEMU 2.12.
 func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothreadArguments) error) {
 	registerActionWith(t, 13, h)
 }
 
-// QueryBlockExports registers the handler of query-block-exports. TBD
+// QueryBlockExports registers the handler of query-block-exports. Lists the
+// exports.
+//
+// # It returns one entry for each export
 //
 // Since QEMU 5.2.
 func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, error)) {
 	registerQuery(t, 14, h, returnList)
 }
 
-// QueryChardev registers the handler of query-chardev. TBD
+// QueryChardev registers the handler of query-chardev. Lists the character
+// devices.
+//
+// # It returns one entry for each device
 //
 // Since QEMU 0.14.
 func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
 	registerQuery(t, 15, h, returnList)
 }
 
-// QueryChardevBackends registers the handler of query-chardev-backends. TBD
+// QueryChardevBackends registers the handler of query-chardev-backends. Lists
+// the kinds of character devices.
+//
+// # It returns one entry for each kind
 //
 // Since QEMU 2.0.
 func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendInfo, error)) {
 	registerQuery(t, 16, h, returnList)
 }
 
-// RingbufWrite registers the handler of ringbuf-write. TBD
+// RingbufWrite registers the handler of ringbuf-write. Writes to a ring
+// buffer.
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) error) {
 	registerActionWith(t, 17, h)
 }
 
-// RingbufRead registers the handler of ringbuf-read. TBD
+// RingbufRead registers the handler of ringbuf-read. Takes bytes out of a ring
+// buffer.
+//
+// # It returns the bytes
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (string, error)) {
 	registerQueryWith(t, 18, h, returnScalar(appendString))
 }
 
-// ChardevAdd registers the handler of chardev-add. TBD
+// ChardevAdd registers the handler of chardev-add. Makes a character device.
+//
+// # It returns what was made
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*ChardevReturn, error)) {
 	registerQueryWith(t, 19, h, returnObject)
 }
 
-// ChardevChange registers the handler of chardev-change. TBD
+// ChardevChange registers the handler of chardev-change. Replaces what stands
+// behind a character device. Its users stay.
+//
+// # It returns what was made
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (*ChardevReturn, error)) {
 	registerQueryWith(t, 20, h, returnObject)
 }
 
-// ChardevRemove registers the handler of chardev-remove. TBD
+// ChardevRemove registers the handler of chardev-remove. Removes a character
+// device that nobody uses.
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) error) {
 	registerActionWith(t, 21, h)
 }
 
-// ChardevSendBreak registers the handler of chardev-send-break. TBD
+// ChardevSendBreak registers the handler of chardev-send-break. Sends a break
+// to a character device.
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArguments) error) {
 	registerActionWith(t, 22, h)
 }
 
-// QmpCapabilities registers the handler of qmp_capabilities. TBD
+// QmpCapabilities registers the handler of qmp_capabilities. Ends the
+// negotiation; all other commands wait for that.
 //
 // Since QEMU 0.13.
 func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArguments) error) {
 	registerActionWith(t, 23, h)
 }
 
-// QueryVersion registers the handler of query-version. TBD
+// QueryVersion registers the handler of query-version. Tells the version of
+// the program.
+//
+// # It returns the version
 //
 // Since QEMU 0.14.
 func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
 	registerQuery(t, 24, h, returnObject)
 }
 
-// QueryCommands registers the handler of query-commands. TBD
+// QueryCommands registers the handler of query-commands. Lists the commands.
+//
+// # It returns one entry for each command
 //
 // Since QEMU 0.14.
 func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
 	registerQuery(t, 25, h, returnList)
 }
 
-// Quit registers the handler of quit. TBD
+// Quit registers the handler of quit. Ends the program. The reply is sent when
+// the end has begun.
 //
 // Since QEMU 0.14.
 func (t *Table) Quit(h func(context.Context) error) {
 	registerAction(t, 26, h)
 }
 
-// QueryQmpSchema registers the handler of query-qmp-schema. TBD
+// QueryQmpSchema registers the handler of query-qmp-schema. Describes all
+// commands and events and the types of what they carry. Types have made-up
+// names; only those of commands, events, members and values mean something.
+//
+// # It returns commands and events first, then the types they reach
 //
 // Since QEMU 2.5.
 func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
 	registerQuery(t, 27, h, returnList)
 }
 
-// QomList registers the handler of qom-list. TBD
+// QomList registers the handler of qom-list. Lists the properties of an
+// object.
+//
+// # It returns one entry for each property
 //
 // Since QEMU 1.2.
 func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPropertyInfo, error)) {
 	registerQueryWith(t, 28, h, returnList)
 }
 
-// QomGet registers the handler of qom-get. TBD
+// QomGet registers the handler of qom-get. Reads a property.
+//
+// # It returns its value
 //
 // Since QEMU 1.2.
 func (t *Table) QomGet(h func(context.Context, *QomGetArguments) (Any, error)) {
 	registerQueryWith(t, 29, h, returnScalar(appendAny))
 }
 
-// QomSet registers the handler of qom-set. TBD
+// QomSet registers the handler of qom-set. Changes a property.
 //
 // Since QEMU 1.2.
 func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
 	registerActionWith(t, 30, h)
 }
 
-// QomListTypes registers the handler of qom-list-types. TBD
+// QomListTypes registers the handler of qom-list-types. Lists types of
+// objects.
+//
+// # It returns one entry for each type
 //
 // Since QEMU 1.1.
 func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]*ObjectTypeInfo, error)) {
 	registerQueryWith(t, 31, h, returnList)
 }
 
-// QomListProperties registers the handler of qom-list-properties. TBD
+// QomListProperties registers the handler of qom-list-properties. Lists the
+// properties that objects of a type have. Some appear only when an object
+// exists.
+//
+// # It returns one entry for each property
 //
 // Since QEMU 2.12.
 func (t *Table) QomListProperties(h func(context.Context, *QomListPropertiesArguments) ([]*ObjectPropertyInfo, error)) {
 	registerQueryWith(t, 32, h, returnList)
 }
 
-// ObjectAdd registers the handler of object-add. TBD
+// ObjectAdd registers the handler of object-add. Makes an object.
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
 	registerActionWith(t, 33, h)
 }
 
-// ObjectDel registers the handler of object-del. TBD
+// ObjectDel registers the handler of object-del. Removes an object that nobody
+// uses.
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
 	registerActionWith(t, 34, h)
 }
 
-// DeviceAdd registers the handler of device_add. TBD
+// DeviceAdd registers the handler of device_add. Plugs in a device. Its
+// properties are further members.
 //
 // Since QEMU 0.13.
 //
@@ -366,63 +438,78 @@ func (t *Table) DeviceAdd(h RawHandler) {
 	t.register(35, h)
 }
 
-// DeviceDel registers the handler of device_del. TBD
+// DeviceDel registers the handler of device_del. Asks for a device to be
+// unplugged. DEVICE_DELETED follows when it is gone, which is the guest's
+// decision.
 //
 // Since QEMU 0.14.
 func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
 	registerActionWith(t, 36, h)
 }
 
-// Stop registers the handler of stop. TBD
+// Stop registers the handler of stop. Stops the machine. It has no effect on
+// one that is stopped.
 //
 // Since QEMU 0.14.
 func (t *Table) Stop(h func(context.Context) error) {
 	registerAction(t, 37, h)
 }
 
-// Cont registers the handler of cont. TBD
+// Cont registers the handler of cont. Lets the machine run.
 //
 // Since QEMU 0.14.
 func (t *Table) Cont(h func(context.Context) error) {
 	registerAction(t, 38, h)
 }
 
-// HumanMonitorCommand registers the handler of human-monitor-command. TBD
+// HumanMonitorCommand registers the handler of human-monitor-command. Runs a
+// command of the monitor for people.
+//
+// # It returns what it prints
 //
 // Since QEMU 0.14.
 func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommandArguments) (string, error)) {
 	registerQueryWith(t, 39, h, returnScalar(appendString))
 }
 
-// Getfd registers the handler of getfd. TBD
+// Getfd registers the handler of getfd. Names the file descriptor that came
+// with this message. One that has the name already is closed.
 //
 // Since QEMU 0.14.
 func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
 	registerActionWith(t, 40, h)
 }
 
-// Closefd registers the handler of closefd. TBD
+// Closefd registers the handler of closefd. Closes a descriptor that getfd
+// named.
 //
 // Since QEMU 0.14.
 func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
 	registerActionWith(t, 41, h)
 }
 
-// AddFd registers the handler of add-fd. TBD
+// AddFd registers the handler of add-fd. Adds the file descriptor that came
+// with this message to a set, which /dev/fdset/N opens.
+//
+// # It returns where it went
 //
 // Since QEMU 1.2.
 func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, error)) {
 	registerQueryWith(t, 42, h, returnObject)
 }
 
-// RemoveFd registers the handler of remove-fd. TBD
+// RemoveFd registers the handler of remove-fd. Takes descriptors out of a set.
+// They are closed when nobody uses them.
 //
 // Since QEMU 1.2.
 func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
 	registerActionWith(t, 43, h)
 }
 
-// QueryFdsets registers the handler of query-fdsets. TBD
+// QueryFdsets registers the handler of query-fdsets. Lists the sets of
+// descriptors.
+//
+// # It returns one entry for each set
 //
 // Since QEMU 1.2.
 func (t *Table) QueryFdsets(h func(context.Context) ([]*FdsetInfo, error)) {

@@ -11,7 +11,7 @@ func (x *InetSocketAddressBase) decodeMembers(d *decoder) bool {
 		required(d, "port", &x.Port, readString)
 }
 
-// DecodeInetSocketAddressBase reads a InetSocketAddressBase from a request or a command line.
+// DecodeInetSocketAddressBase is [Decode] for [InetSocketAddressBase].
 func DecodeInetSocketAddressBase(v qjson.Value, mode Mode) (*InetSocketAddressBase, error) {
 	return Decode[InetSocketAddressBase](v, mode)
 }
@@ -27,7 +27,7 @@ func (x *InetSocketAddress) decodeMembers(d *decoder) bool {
 		optional(d, "mptcp", &x.Mptcp, readBool)
 }
 
-// DecodeInetSocketAddress reads a InetSocketAddress from a request or a command line.
+// DecodeInetSocketAddress is [Decode] for [InetSocketAddress].
 func DecodeInetSocketAddress(v qjson.Value, mode Mode) (*InetSocketAddress, error) {
 	return Decode[InetSocketAddress](v, mode)
 }
@@ -38,7 +38,7 @@ func (x *UnixSocketAddress) decodeMembers(d *decoder) bool {
 		optional(d, "tight", &x.Tight, readBool)
 }
 
-// DecodeUnixSocketAddress reads a UnixSocketAddress from a request or a command line.
+// DecodeUnixSocketAddress is [Decode] for [UnixSocketAddress].
 func DecodeUnixSocketAddress(v qjson.Value, mode Mode) (*UnixSocketAddress, error) {
 	return Decode[UnixSocketAddress](v, mode)
 }
@@ -48,7 +48,7 @@ func (x *VsockSocketAddress) decodeMembers(d *decoder) bool {
 		required(d, "port", &x.Port, readString)
 }
 
-// DecodeVsockSocketAddress reads a VsockSocketAddress from a request or a command line.
+// DecodeVsockSocketAddress is [Decode] for [VsockSocketAddress].
 func DecodeVsockSocketAddress(v qjson.Value, mode Mode) (*VsockSocketAddress, error) {
 	return Decode[VsockSocketAddress](v, mode)
 }
@@ -57,7 +57,7 @@ func (x *FdSocketAddress) decodeMembers(d *decoder) bool {
 	return required(d, "str", &x.Str, readString)
 }
 
-// DecodeFdSocketAddress reads a FdSocketAddress from a request or a command line.
+// DecodeFdSocketAddress is [Decode] for [FdSocketAddress].
 func DecodeFdSocketAddress(v qjson.Value, mode Mode) (*FdSocketAddress, error) {
 	return Decode[FdSocketAddress](v, mode)
 }
@@ -66,7 +66,7 @@ func (x *InetSocketAddressWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[InetSocketAddress])
 }
 
-// DecodeInetSocketAddressWrapper reads a InetSocketAddressWrapper from a request or a command line.
+// DecodeInetSocketAddressWrapper is [Decode] for [InetSocketAddressWrapper].
 func DecodeInetSocketAddressWrapper(v qjson.Value, mode Mode) (*InetSocketAddressWrapper, error) {
 	return Decode[InetSocketAddressWrapper](v, mode)
 }
@@ -75,7 +75,7 @@ func (x *UnixSocketAddressWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[UnixSocketAddress])
 }
 
-// DecodeUnixSocketAddressWrapper reads a UnixSocketAddressWrapper from a request or a command line.
+// DecodeUnixSocketAddressWrapper is [Decode] for [UnixSocketAddressWrapper].
 func DecodeUnixSocketAddressWrapper(v qjson.Value, mode Mode) (*UnixSocketAddressWrapper, error) {
 	return Decode[UnixSocketAddressWrapper](v, mode)
 }
@@ -84,7 +84,7 @@ func (x *VsockSocketAddressWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[VsockSocketAddress])
 }
 
-// DecodeVsockSocketAddressWrapper reads a VsockSocketAddressWrapper from a request or a command line.
+// DecodeVsockSocketAddressWrapper is [Decode] for [VsockSocketAddressWrapper].
 func DecodeVsockSocketAddressWrapper(v qjson.Value, mode Mode) (*VsockSocketAddressWrapper, error) {
 	return Decode[VsockSocketAddressWrapper](v, mode)
 }
@@ -93,7 +93,7 @@ func (x *FdSocketAddressWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[FdSocketAddress])
 }
 
-// DecodeFdSocketAddressWrapper reads a FdSocketAddressWrapper from a request or a command line.
+// DecodeFdSocketAddressWrapper is [Decode] for [FdSocketAddressWrapper].
 func DecodeFdSocketAddressWrapper(v qjson.Value, mode Mode) (*FdSocketAddressWrapper, error) {
 	return Decode[FdSocketAddressWrapper](v, mode)
 }
@@ -103,7 +103,7 @@ func (x *SocketAddressLegacy) decodeMembers(d *decoder) bool {
 		x.decodeVariant(d)
 }
 
-// DecodeSocketAddressLegacy reads a SocketAddressLegacy from a request or a command line.
+// DecodeSocketAddressLegacy is [Decode] for [SocketAddressLegacy].
 func DecodeSocketAddressLegacy(v qjson.Value, mode Mode) (*SocketAddressLegacy, error) {
 	return Decode[SocketAddressLegacy](v, mode)
 }
@@ -135,7 +135,7 @@ func (x *SocketAddress) decodeMembers(d *decoder) bool {
 		x.decodeVariant(d)
 }
 
-// DecodeSocketAddress reads a SocketAddress from a request or a command line.
+// DecodeSocketAddress is [Decode] for [SocketAddress].
 func DecodeSocketAddress(v qjson.Value, mode Mode) (*SocketAddress, error) {
 	return Decode[SocketAddress](v, mode)
 }
@@ -166,7 +166,7 @@ func (x *QCryptoBlockOptionsQCow) decodeMembers(d *decoder) bool {
 	return optional(d, "key-secret", &x.KeySecret, readString)
 }
 
-// DecodeQCryptoBlockOptionsQCow reads a QCryptoBlockOptionsQCow from a request or a command line.
+// DecodeQCryptoBlockOptionsQCow is [Decode] for [QCryptoBlockOptionsQCow].
 func DecodeQCryptoBlockOptionsQCow(v qjson.Value, mode Mode) (*QCryptoBlockOptionsQCow, error) {
 	return Decode[QCryptoBlockOptionsQCow](v, mode)
 }
@@ -175,7 +175,7 @@ func (x *QCryptoBlockOptionsLUKS) decodeMembers(d *decoder) bool {
 	return optional(d, "key-secret", &x.KeySecret, readString)
 }
 
-// DecodeQCryptoBlockOptionsLUKS reads a QCryptoBlockOptionsLUKS from a request or a command line.
+// DecodeQCryptoBlockOptionsLUKS is [Decode] for [QCryptoBlockOptionsLUKS].
 func DecodeQCryptoBlockOptionsLUKS(v qjson.Value, mode Mode) (*QCryptoBlockOptionsLUKS, error) {
 	return Decode[QCryptoBlockOptionsLUKS](v, mode)
 }
@@ -188,7 +188,7 @@ func (x *SecretProperties) decodeMembers(d *decoder) bool {
 		optional(d, "file", &x.File, readString)
 }
 
-// DecodeSecretProperties reads a SecretProperties from a request or a command line.
+// DecodeSecretProperties is [Decode] for [SecretProperties].
 func DecodeSecretProperties(v qjson.Value, mode Mode) (*SecretProperties, error) {
 	return Decode[SecretProperties](v, mode)
 }
@@ -200,7 +200,7 @@ func (x *SecretKeyringProperties) decodeMembers(d *decoder) bool {
 		required(d, "serial", &x.Serial, readInt32)
 }
 
-// DecodeSecretKeyringProperties reads a SecretKeyringProperties from a request or a command line.
+// DecodeSecretKeyringProperties is [Decode] for [SecretKeyringProperties].
 func DecodeSecretKeyringProperties(v qjson.Value, mode Mode) (*SecretKeyringProperties, error) {
 	return Decode[SecretKeyringProperties](v, mode)
 }
@@ -212,7 +212,7 @@ func (x *TlsCredsProperties) decodeMembers(d *decoder) bool {
 		optional(d, "priority", &x.Priority, readString)
 }
 
-// DecodeTlsCredsProperties reads a TlsCredsProperties from a request or a command line.
+// DecodeTlsCredsProperties is [Decode] for [TlsCredsProperties].
 func DecodeTlsCredsProperties(v qjson.Value, mode Mode) (*TlsCredsProperties, error) {
 	return Decode[TlsCredsProperties](v, mode)
 }
@@ -224,7 +224,7 @@ func (x *TlsCredsAnonProperties) decodeMembers(d *decoder) bool {
 		optional(d, "priority", &x.Priority, readString)
 }
 
-// DecodeTlsCredsAnonProperties reads a TlsCredsAnonProperties from a request or a command line.
+// DecodeTlsCredsAnonProperties is [Decode] for [TlsCredsAnonProperties].
 func DecodeTlsCredsAnonProperties(v qjson.Value, mode Mode) (*TlsCredsAnonProperties, error) {
 	return Decode[TlsCredsAnonProperties](v, mode)
 }
@@ -237,7 +237,7 @@ func (x *TlsCredsPskProperties) decodeMembers(d *decoder) bool {
 		optional(d, "username", &x.Username, readString)
 }
 
-// DecodeTlsCredsPskProperties reads a TlsCredsPskProperties from a request or a command line.
+// DecodeTlsCredsPskProperties is [Decode] for [TlsCredsPskProperties].
 func DecodeTlsCredsPskProperties(v qjson.Value, mode Mode) (*TlsCredsPskProperties, error) {
 	return Decode[TlsCredsPskProperties](v, mode)
 }
@@ -251,7 +251,7 @@ func (x *TlsCredsX509Properties) decodeMembers(d *decoder) bool {
 		optional(d, "passwordid", &x.Passwordid, readString)
 }
 
-// DecodeTlsCredsX509Properties reads a TlsCredsX509Properties from a request or a command line.
+// DecodeTlsCredsX509Properties is [Decode] for [TlsCredsX509Properties].
 func DecodeTlsCredsX509Properties(v qjson.Value, mode Mode) (*TlsCredsX509Properties, error) {
 	return Decode[TlsCredsX509Properties](v, mode)
 }
@@ -261,7 +261,7 @@ func (x *BlockDirtyBitmap) decodeMembers(d *decoder) bool {
 		required(d, "name", &x.Name, readString)
 }
 
-// DecodeBlockDirtyBitmap reads a BlockDirtyBitmap from a request or a command line.
+// DecodeBlockDirtyBitmap is [Decode] for [BlockDirtyBitmap].
 func DecodeBlockDirtyBitmap(v qjson.Value, mode Mode) (*BlockDirtyBitmap, error) {
 	return Decode[BlockDirtyBitmap](v, mode)
 }
@@ -288,7 +288,7 @@ func (x *ThrottleLimits) decodeMembers(d *decoder) bool {
 		optional(d, "iops-size", &x.IopsSize, readInt64)
 }
 
-// DecodeThrottleLimits reads a ThrottleLimits from a request or a command line.
+// DecodeThrottleLimits is [Decode] for [ThrottleLimits].
 func DecodeThrottleLimits(v qjson.Value, mode Mode) (*ThrottleLimits, error) {
 	return Decode[ThrottleLimits](v, mode)
 }
@@ -316,7 +316,7 @@ func (x *ThrottleGroupProperties) decodeMembers(d *decoder) bool {
 		optional(d, "x-iops-size", &x.XIopsSize, readInt64)
 }
 
-// DecodeThrottleGroupProperties reads a ThrottleGroupProperties from a request or a command line.
+// DecodeThrottleGroupProperties is [Decode] for [ThrottleGroupProperties].
 func DecodeThrottleGroupProperties(v qjson.Value, mode Mode) (*ThrottleGroupProperties, error) {
 	return Decode[ThrottleGroupProperties](v, mode)
 }
@@ -326,7 +326,7 @@ func (x *BlockdevCacheOptions) decodeMembers(d *decoder) bool {
 		optional(d, "no-flush", &x.NoFlush, readBool)
 }
 
-// DecodeBlockdevCacheOptions reads a BlockdevCacheOptions from a request or a command line.
+// DecodeBlockdevCacheOptions is [Decode] for [BlockdevCacheOptions].
 func DecodeBlockdevCacheOptions(v qjson.Value, mode Mode) (*BlockdevCacheOptions, error) {
 	return Decode[BlockdevCacheOptions](v, mode)
 }
@@ -341,7 +341,7 @@ func (x *BlockdevOptionsFile) decodeMembers(d *decoder) bool {
 		optional(d, "x-check-cache-dropped", &x.XCheckCacheDropped, readBool)
 }
 
-// DecodeBlockdevOptionsFile reads a BlockdevOptionsFile from a request or a command line.
+// DecodeBlockdevOptionsFile is [Decode] for [BlockdevOptionsFile].
 func DecodeBlockdevOptionsFile(v qjson.Value, mode Mode) (*BlockdevOptionsFile, error) {
 	return Decode[BlockdevOptionsFile](v, mode)
 }
@@ -352,7 +352,7 @@ func (x *BlockdevOptionsNull) decodeMembers(d *decoder) bool {
 		optional(d, "read-zeroes", &x.ReadZeroes, readBool)
 }
 
-// DecodeBlockdevOptionsNull reads a BlockdevOptionsNull from a request or a command line.
+// DecodeBlockdevOptionsNull is [Decode] for [BlockdevOptionsNull].
 func DecodeBlockdevOptionsNull(v qjson.Value, mode Mode) (*BlockdevOptionsNull, error) {
 	return Decode[BlockdevOptionsNull](v, mode)
 }
@@ -362,7 +362,7 @@ func (x *BlockdevOptionsNVMe) decodeMembers(d *decoder) bool {
 		required(d, "namespace", &x.Namespace, readInt64)
 }
 
-// DecodeBlockdevOptionsNVMe reads a BlockdevOptionsNVMe from a request or a command line.
+// DecodeBlockdevOptionsNVMe is [Decode] for [BlockdevOptionsNVMe].
 func DecodeBlockdevOptionsNVMe(v qjson.Value, mode Mode) (*BlockdevOptionsNVMe, error) {
 	return Decode[BlockdevOptionsNVMe](v, mode)
 }
@@ -375,7 +375,7 @@ func (x *BlockdevOptionsVVFAT) decodeMembers(d *decoder) bool {
 		optional(d, "rw", &x.Rw, readBool)
 }
 
-// DecodeBlockdevOptionsVVFAT reads a BlockdevOptionsVVFAT from a request or a command line.
+// DecodeBlockdevOptionsVVFAT is [Decode] for [BlockdevOptionsVVFAT].
 func DecodeBlockdevOptionsVVFAT(v qjson.Value, mode Mode) (*BlockdevOptionsVVFAT, error) {
 	return Decode[BlockdevOptionsVVFAT](v, mode)
 }
@@ -384,7 +384,7 @@ func (x *BlockdevOptionsGenericFormat) decodeMembers(d *decoder) bool {
 	return required(d, "file", &x.File, readAlternate[BlockdevRef])
 }
 
-// DecodeBlockdevOptionsGenericFormat reads a BlockdevOptionsGenericFormat from a request or a command line.
+// DecodeBlockdevOptionsGenericFormat is [Decode] for [BlockdevOptionsGenericFormat].
 func DecodeBlockdevOptionsGenericFormat(v qjson.Value, mode Mode) (*BlockdevOptionsGenericFormat, error) {
 	return Decode[BlockdevOptionsGenericFormat](v, mode)
 }
@@ -395,7 +395,7 @@ func (x *BlockdevOptionsLUKS) decodeMembers(d *decoder) bool {
 		(d.version < V9_0 || optional(d, "header", &x.Header, readAlternate[BlockdevRef]))
 }
 
-// DecodeBlockdevOptionsLUKS reads a BlockdevOptionsLUKS from a request or a command line.
+// DecodeBlockdevOptionsLUKS is [Decode] for [BlockdevOptionsLUKS].
 func DecodeBlockdevOptionsLUKS(v qjson.Value, mode Mode) (*BlockdevOptionsLUKS, error) {
 	return Decode[BlockdevOptionsLUKS](v, mode)
 }
@@ -405,7 +405,7 @@ func (x *BlockdevOptionsGenericCOWFormat) decodeMembers(d *decoder) bool {
 		optional(d, "backing", &x.Backing, readAlternate[BlockdevRefOrNull])
 }
 
-// DecodeBlockdevOptionsGenericCOWFormat reads a BlockdevOptionsGenericCOWFormat from a request or a command line.
+// DecodeBlockdevOptionsGenericCOWFormat is [Decode] for [BlockdevOptionsGenericCOWFormat].
 func DecodeBlockdevOptionsGenericCOWFormat(v qjson.Value, mode Mode) (*BlockdevOptionsGenericCOWFormat, error) {
 	return Decode[BlockdevOptionsGenericCOWFormat](v, mode)
 }
@@ -423,7 +423,7 @@ func (x *Qcow2OverlapCheckFlags) decodeMembers(d *decoder) bool {
 		optional(d, "bitmap-directory", &x.BitmapDirectory, readBool)
 }
 
-// DecodeQcow2OverlapCheckFlags reads a Qcow2OverlapCheckFlags from a request or a command line.
+// DecodeQcow2OverlapCheckFlags is [Decode] for [Qcow2OverlapCheckFlags].
 func DecodeQcow2OverlapCheckFlags(v qjson.Value, mode Mode) (*Qcow2OverlapCheckFlags, error) {
 	return Decode[Qcow2OverlapCheckFlags](v, mode)
 }
@@ -433,7 +433,7 @@ func (x *BlockdevQcowEncryption) decodeMembers(d *decoder) bool {
 		x.decodeVariant(d)
 }
 
-// DecodeBlockdevQcowEncryption reads a BlockdevQcowEncryption from a request or a command line.
+// DecodeBlockdevQcowEncryption is [Decode] for [BlockdevQcowEncryption].
 func DecodeBlockdevQcowEncryption(v qjson.Value, mode Mode) (*BlockdevQcowEncryption, error) {
 	return Decode[BlockdevQcowEncryption](v, mode)
 }
@@ -454,7 +454,7 @@ func (x *BlockdevOptionsQcow) decodeMembers(d *decoder) bool {
 		optional(d, "encrypt", &x.Encrypt, readObject[BlockdevQcowEncryption])
 }
 
-// DecodeBlockdevOptionsQcow reads a BlockdevOptionsQcow from a request or a command line.
+// DecodeBlockdevOptionsQcow is [Decode] for [BlockdevOptionsQcow].
 func DecodeBlockdevOptionsQcow(v qjson.Value, mode Mode) (*BlockdevOptionsQcow, error) {
 	return Decode[BlockdevOptionsQcow](v, mode)
 }
@@ -464,7 +464,7 @@ func (x *BlockdevQcow2Encryption) decodeMembers(d *decoder) bool {
 		x.decodeVariant(d)
 }
 
-// DecodeBlockdevQcow2Encryption reads a BlockdevQcow2Encryption from a request or a command line.
+// DecodeBlockdevQcow2Encryption is [Decode] for [BlockdevQcow2Encryption].
 func DecodeBlockdevQcow2Encryption(v qjson.Value, mode Mode) (*BlockdevQcow2Encryption, error) {
 	return Decode[BlockdevQcow2Encryption](v, mode)
 }
@@ -489,7 +489,7 @@ func (x *BlockdevOptionsPreallocate) decodeMembers(d *decoder) bool {
 		optional(d, "prealloc-size", &x.PreallocSize, readInt64)
 }
 
-// DecodeBlockdevOptionsPreallocate reads a BlockdevOptionsPreallocate from a request or a command line.
+// DecodeBlockdevOptionsPreallocate is [Decode] for [BlockdevOptionsPreallocate].
 func DecodeBlockdevOptionsPreallocate(v qjson.Value, mode Mode) (*BlockdevOptionsPreallocate, error) {
 	return Decode[BlockdevOptionsPreallocate](v, mode)
 }
@@ -512,7 +512,7 @@ func (x *BlockdevOptionsQcow2) decodeMembers(d *decoder) bool {
 		optional(d, "data-file", &x.DataFile, readAlternate[BlockdevRef])
 }
 
-// DecodeBlockdevOptionsQcow2 reads a BlockdevOptionsQcow2 from a request or a command line.
+// DecodeBlockdevOptionsQcow2 is [Decode] for [BlockdevOptionsQcow2].
 func DecodeBlockdevOptionsQcow2(v qjson.Value, mode Mode) (*BlockdevOptionsQcow2, error) {
 	return Decode[BlockdevOptionsQcow2](v, mode)
 }
@@ -522,7 +522,7 @@ func (x *SshHostKeyHash) decodeMembers(d *decoder) bool {
 		required(d, "hash", &x.Hash, readString)
 }
 
-// DecodeSshHostKeyHash reads a SshHostKeyHash from a request or a command line.
+// DecodeSshHostKeyHash is [Decode] for [SshHostKeyHash].
 func DecodeSshHostKeyHash(v qjson.Value, mode Mode) (*SshHostKeyHash, error) {
 	return Decode[SshHostKeyHash](v, mode)
 }
@@ -532,7 +532,7 @@ func (x *SshHostKeyCheck) decodeMembers(d *decoder) bool {
 		x.decodeVariant(d)
 }
 
-// DecodeSshHostKeyCheck reads a SshHostKeyCheck from a request or a command line.
+// DecodeSshHostKeyCheck is [Decode] for [SshHostKeyCheck].
 func DecodeSshHostKeyCheck(v qjson.Value, mode Mode) (*SshHostKeyCheck, error) {
 	return Decode[SshHostKeyCheck](v, mode)
 }
@@ -554,7 +554,7 @@ func (x *BlockdevOptionsSsh) decodeMembers(d *decoder) bool {
 		optional(d, "host-key-check", &x.HostKeyCheck, readObject[SshHostKeyCheck])
 }
 
-// DecodeBlockdevOptionsSsh reads a BlockdevOptionsSsh from a request or a command line.
+// DecodeBlockdevOptionsSsh is [Decode] for [BlockdevOptionsSsh].
 func DecodeBlockdevOptionsSsh(v qjson.Value, mode Mode) (*BlockdevOptionsSsh, error) {
 	return Decode[BlockdevOptionsSsh](v, mode)
 }
@@ -569,7 +569,7 @@ func (x *BlkdebugInjectErrorOptions) decodeMembers(d *decoder) bool {
 		optional(d, "immediately", &x.Immediately, readBool)
 }
 
-// DecodeBlkdebugInjectErrorOptions reads a BlkdebugInjectErrorOptions from a request or a command line.
+// DecodeBlkdebugInjectErrorOptions is [Decode] for [BlkdebugInjectErrorOptions].
 func DecodeBlkdebugInjectErrorOptions(v qjson.Value, mode Mode) (*BlkdebugInjectErrorOptions, error) {
 	return Decode[BlkdebugInjectErrorOptions](v, mode)
 }
@@ -580,7 +580,7 @@ func (x *BlkdebugSetStateOptions) decodeMembers(d *decoder) bool {
 		required(d, "new_state", &x.NewState, readInt64)
 }
 
-// DecodeBlkdebugSetStateOptions reads a BlkdebugSetStateOptions from a request or a command line.
+// DecodeBlkdebugSetStateOptions is [Decode] for [BlkdebugSetStateOptions].
 func DecodeBlkdebugSetStateOptions(v qjson.Value, mode Mode) (*BlkdebugSetStateOptions, error) {
 	return Decode[BlkdebugSetStateOptions](v, mode)
 }
@@ -600,7 +600,7 @@ func (x *BlockdevOptionsBlkdebug) decodeMembers(d *decoder) bool {
 		optionalSlice(d, "unshare-child-perms", &x.UnshareChildPerms, readEnums[BlockPermission])
 }
 
-// DecodeBlockdevOptionsBlkdebug reads a BlockdevOptionsBlkdebug from a request or a command line.
+// DecodeBlockdevOptionsBlkdebug is [Decode] for [BlockdevOptionsBlkdebug].
 func DecodeBlockdevOptionsBlkdebug(v qjson.Value, mode Mode) (*BlockdevOptionsBlkdebug, error) {
 	return Decode[BlockdevOptionsBlkdebug](v, mode)
 }
@@ -613,7 +613,7 @@ func (x *BlockdevOptionsBlklogwrites) decodeMembers(d *decoder) bool {
 		optional(d, "log-super-update-interval", &x.LogSuperUpdateInterval, readUint64)
 }
 
-// DecodeBlockdevOptionsBlklogwrites reads a BlockdevOptionsBlklogwrites from a request or a command line.
+// DecodeBlockdevOptionsBlklogwrites is [Decode] for [BlockdevOptionsBlklogwrites].
 func DecodeBlockdevOptionsBlklogwrites(v qjson.Value, mode Mode) (*BlockdevOptionsBlklogwrites, error) {
 	return Decode[BlockdevOptionsBlklogwrites](v, mode)
 }
@@ -623,7 +623,7 @@ func (x *BlockdevOptionsBlkverify) decodeMembers(d *decoder) bool {
 		required(d, "raw", &x.Raw, readAlternate[BlockdevRef])
 }
 
-// DecodeBlockdevOptionsBlkverify reads a BlockdevOptionsBlkverify from a request or a command line.
+// DecodeBlockdevOptionsBlkverify is [Decode] for [BlockdevOptionsBlkverify].
 func DecodeBlockdevOptionsBlkverify(v qjson.Value, mode Mode) (*BlockdevOptionsBlkverify, error) {
 	return Decode[BlockdevOptionsBlkverify](v, mode)
 }
@@ -632,7 +632,7 @@ func (x *BlockdevOptionsBlkreplay) decodeMembers(d *decoder) bool {
 	return required(d, "image", &x.Image, readAlternate[BlockdevRef])
 }
 
-// DecodeBlockdevOptionsBlkreplay reads a BlockdevOptionsBlkreplay from a request or a command line.
+// DecodeBlockdevOptionsBlkreplay is [Decode] for [BlockdevOptionsBlkreplay].
 func DecodeBlockdevOptionsBlkreplay(v qjson.Value, mode Mode) (*BlockdevOptionsBlkreplay, error) {
 	return Decode[BlockdevOptionsBlkreplay](v, mode)
 }
@@ -645,7 +645,7 @@ func (x *BlockdevOptionsQuorum) decodeMembers(d *decoder) bool {
 		optional(d, "read-pattern", &x.ReadPattern, readEnum[QuorumReadPattern])
 }
 
-// DecodeBlockdevOptionsQuorum reads a BlockdevOptionsQuorum from a request or a command line.
+// DecodeBlockdevOptionsQuorum is [Decode] for [BlockdevOptionsQuorum].
 func DecodeBlockdevOptionsQuorum(v qjson.Value, mode Mode) (*BlockdevOptionsQuorum, error) {
 	return Decode[BlockdevOptionsQuorum](v, mode)
 }
@@ -658,7 +658,7 @@ func (x *BlockdevOptionsGluster) decodeMembers(d *decoder) bool {
 		optional(d, "logfile", &x.Logfile, readString)
 }
 
-// DecodeBlockdevOptionsGluster reads a BlockdevOptionsGluster from a request or a command line.
+// DecodeBlockdevOptionsGluster is [Decode] for [BlockdevOptionsGluster].
 func DecodeBlockdevOptionsGluster(v qjson.Value, mode Mode) (*BlockdevOptionsGluster, error) {
 	return Decode[BlockdevOptionsGluster](v, mode)
 }
@@ -675,7 +675,7 @@ func (x *BlockdevOptionsIscsi) decodeMembers(d *decoder) bool {
 		optional(d, "timeout", &x.Timeout, readInt64)
 }
 
-// DecodeBlockdevOptionsIscsi reads a BlockdevOptionsIscsi from a request or a command line.
+// DecodeBlockdevOptionsIscsi is [Decode] for [BlockdevOptionsIscsi].
 func DecodeBlockdevOptionsIscsi(v qjson.Value, mode Mode) (*BlockdevOptionsIscsi, error) {
 	return Decode[BlockdevOptionsIscsi](v, mode)
 }
@@ -684,7 +684,7 @@ func (x *RbdEncryptionOptionsLUKS) decodeMembers(d *decoder) bool {
 	return required(d, "key-secret", &x.KeySecret, readString)
 }
 
-// DecodeRbdEncryptionOptionsLUKS reads a RbdEncryptionOptionsLUKS from a request or a command line.
+// DecodeRbdEncryptionOptionsLUKS is [Decode] for [RbdEncryptionOptionsLUKS].
 func DecodeRbdEncryptionOptionsLUKS(v qjson.Value, mode Mode) (*RbdEncryptionOptionsLUKS, error) {
 	return Decode[RbdEncryptionOptionsLUKS](v, mode)
 }
@@ -693,7 +693,7 @@ func (x *RbdEncryptionOptionsLUKS2) decodeMembers(d *decoder) bool {
 	return required(d, "key-secret", &x.KeySecret, readString)
 }
 
-// DecodeRbdEncryptionOptionsLUKS2 reads a RbdEncryptionOptionsLUKS2 from a request or a command line.
+// DecodeRbdEncryptionOptionsLUKS2 is [Decode] for [RbdEncryptionOptionsLUKS2].
 func DecodeRbdEncryptionOptionsLUKS2(v qjson.Value, mode Mode) (*RbdEncryptionOptionsLUKS2, error) {
 	return Decode[RbdEncryptionOptionsLUKS2](v, mode)
 }
@@ -702,7 +702,7 @@ func (x *RbdEncryptionOptionsLUKSAny) decodeMembers(d *decoder) bool {
 	return required(d, "key-secret", &x.KeySecret, readString)
 }
 
-// DecodeRbdEncryptionOptionsLUKSAny reads a RbdEncryptionOptionsLUKSAny from a request or a command line.
+// DecodeRbdEncryptionOptionsLUKSAny is [Decode] for [RbdEncryptionOptionsLUKSAny].
 func DecodeRbdEncryptionOptionsLUKSAny(v qjson.Value, mode Mode) (*RbdEncryptionOptionsLUKSAny, error) {
 	return Decode[RbdEncryptionOptionsLUKSAny](v, mode)
 }
@@ -713,7 +713,7 @@ func (x *RbdEncryptionOptions) decodeMembers(d *decoder) bool {
 		x.decodeVariant(d)
 }
 
-// DecodeRbdEncryptionOptions reads a RbdEncryptionOptions from a request or a command line.
+// DecodeRbdEncryptionOptions is [Decode] for [RbdEncryptionOptions].
 func DecodeRbdEncryptionOptions(v qjson.Value, mode Mode) (*RbdEncryptionOptions, error) {
 	return Decode[RbdEncryptionOptions](v, mode)
 }
@@ -749,7 +749,7 @@ func (x *BlockdevOptionsRbd) decodeMembers(d *decoder) bool {
 		optionalSlice(d, "server", &x.Server, readObjects[InetSocketAddressBase])
 }
 
-// DecodeBlockdevOptionsRbd reads a BlockdevOptionsRbd from a request or a command line.
+// DecodeBlockdevOptionsRbd is [Decode] for [BlockdevOptionsRbd].
 func DecodeBlockdevOptionsRbd(v qjson.Value, mode Mode) (*BlockdevOptionsRbd, error) {
 	return Decode[BlockdevOptionsRbd](v, mode)
 }
@@ -760,7 +760,7 @@ func (x *BlockdevOptionsReplication) decodeMembers(d *decoder) bool {
 		optional(d, "top-id", &x.TopId, readString)
 }
 
-// DecodeBlockdevOptionsReplication reads a BlockdevOptionsReplication from a request or a command line.
+// DecodeBlockdevOptionsReplication is [Decode] for [BlockdevOptionsReplication].
 func DecodeBlockdevOptionsReplication(v qjson.Value, mode Mode) (*BlockdevOptionsReplication, error) {
 	return Decode[BlockdevOptionsReplication](v, mode)
 }
@@ -770,7 +770,7 @@ func (x *NFSServer) decodeMembers(d *decoder) bool {
 		required(d, "host", &x.Host, readString)
 }
 
-// DecodeNFSServer reads a NFSServer from a request or a command line.
+// DecodeNFSServer is [Decode] for [NFSServer].
 func DecodeNFSServer(v qjson.Value, mode Mode) (*NFSServer, error) { return Decode[NFSServer](v, mode) }
 
 func (x *BlockdevOptionsNfs) decodeMembers(d *decoder) bool {
@@ -784,7 +784,7 @@ func (x *BlockdevOptionsNfs) decodeMembers(d *decoder) bool {
 		optional(d, "debug", &x.Debug, readInt64)
 }
 
-// DecodeBlockdevOptionsNfs reads a BlockdevOptionsNfs from a request or a command line.
+// DecodeBlockdevOptionsNfs is [Decode] for [BlockdevOptionsNfs].
 func DecodeBlockdevOptionsNfs(v qjson.Value, mode Mode) (*BlockdevOptionsNfs, error) {
 	return Decode[BlockdevOptionsNfs](v, mode)
 }
@@ -801,7 +801,7 @@ func (x *BlockdevOptionsCurlHttp) decodeMembers(d *decoder) bool {
 		optional(d, "cookie-secret", &x.CookieSecret, readString)
 }
 
-// DecodeBlockdevOptionsCurlHttp reads a BlockdevOptionsCurlHttp from a request or a command line.
+// DecodeBlockdevOptionsCurlHttp is [Decode] for [BlockdevOptionsCurlHttp].
 func DecodeBlockdevOptionsCurlHttp(v qjson.Value, mode Mode) (*BlockdevOptionsCurlHttp, error) {
 	return Decode[BlockdevOptionsCurlHttp](v, mode)
 }
@@ -819,7 +819,7 @@ func (x *BlockdevOptionsCurlHttps) decodeMembers(d *decoder) bool {
 		optional(d, "cookie-secret", &x.CookieSecret, readString)
 }
 
-// DecodeBlockdevOptionsCurlHttps reads a BlockdevOptionsCurlHttps from a request or a command line.
+// DecodeBlockdevOptionsCurlHttps is [Decode] for [BlockdevOptionsCurlHttps].
 func DecodeBlockdevOptionsCurlHttps(v qjson.Value, mode Mode) (*BlockdevOptionsCurlHttps, error) {
 	return Decode[BlockdevOptionsCurlHttps](v, mode)
 }
@@ -834,7 +834,7 @@ func (x *BlockdevOptionsCurlFtp) decodeMembers(d *decoder) bool {
 		optional(d, "proxy-password-secret", &x.ProxyPasswordSecret, readString)
 }
 
-// DecodeBlockdevOptionsCurlFtp reads a BlockdevOptionsCurlFtp from a request or a command line.
+// DecodeBlockdevOptionsCurlFtp is [Decode] for [BlockdevOptionsCurlFtp].
 func DecodeBlockdevOptionsCurlFtp(v qjson.Value, mode Mode) (*BlockdevOptionsCurlFtp, error) {
 	return Decode[BlockdevOptionsCurlFtp](v, mode)
 }
@@ -850,7 +850,7 @@ func (x *BlockdevOptionsCurlFtps) decodeMembers(d *decoder) bool {
 		optional(d, "sslverify", &x.Sslverify, readBool)
 }
 
-// DecodeBlockdevOptionsCurlFtps reads a BlockdevOptionsCurlFtps from a request or a command line.
+// DecodeBlockdevOptionsCurlFtps is [Decode] for [BlockdevOptionsCurlFtps].
 func DecodeBlockdevOptionsCurlFtps(v qjson.Value, mode Mode) (*BlockdevOptionsCurlFtps, error) {
 	return Decode[BlockdevOptionsCurlFtps](v, mode)
 }
@@ -865,7 +865,7 @@ func (x *BlockdevOptionsNbd) decodeMembers(d *decoder) bool {
 		optional(d, "open-timeout", &x.OpenTimeout, readUint32)
 }
 
-// DecodeBlockdevOptionsNbd reads a BlockdevOptionsNbd from a request or a command line.
+// DecodeBlockdevOptionsNbd is [Decode] for [BlockdevOptionsNbd].
 func DecodeBlockdevOptionsNbd(v qjson.Value, mode Mode) (*BlockdevOptionsNbd, error) {
 	return Decode[BlockdevOptionsNbd](v, mode)
 }
@@ -876,7 +876,7 @@ func (x *BlockdevOptionsRaw) decodeMembers(d *decoder) bool {
 		optional(d, "size", &x.Size, readInt64)
 }
 
-// DecodeBlockdevOptionsRaw reads a BlockdevOptionsRaw from a request or a command line.
+// DecodeBlockdevOptionsRaw is [Decode] for [BlockdevOptionsRaw].
 func DecodeBlockdevOptionsRaw(v qjson.Value, mode Mode) (*BlockdevOptionsRaw, error) {
 	return Decode[BlockdevOptionsRaw](v, mode)
 }
@@ -886,7 +886,7 @@ func (x *BlockdevOptionsThrottle) decodeMembers(d *decoder) bool {
 		required(d, "file", &x.File, readAlternate[BlockdevRef])
 }
 
-// DecodeBlockdevOptionsThrottle reads a BlockdevOptionsThrottle from a request or a command line.
+// DecodeBlockdevOptionsThrottle is [Decode] for [BlockdevOptionsThrottle].
 func DecodeBlockdevOptionsThrottle(v qjson.Value, mode Mode) (*BlockdevOptionsThrottle, error) {
 	return Decode[BlockdevOptionsThrottle](v, mode)
 }
@@ -896,7 +896,7 @@ func (x *BlockdevOptionsCor) decodeMembers(d *decoder) bool {
 		optional(d, "bottom", &x.Bottom, readString)
 }
 
-// DecodeBlockdevOptionsCor reads a BlockdevOptionsCor from a request or a command line.
+// DecodeBlockdevOptionsCor is [Decode] for [BlockdevOptionsCor].
 func DecodeBlockdevOptionsCor(v qjson.Value, mode Mode) (*BlockdevOptionsCor, error) {
 	return Decode[BlockdevOptionsCor](v, mode)
 }
@@ -910,7 +910,7 @@ func (x *BlockdevOptionsCbw) decodeMembers(d *decoder) bool {
 		(d.version < V9_2 || optional(d, "min-cluster-size", &x.MinClusterSize, readSize))
 }
 
-// DecodeBlockdevOptionsCbw reads a BlockdevOptionsCbw from a request or a command line.
+// DecodeBlockdevOptionsCbw is [Decode] for [BlockdevOptionsCbw].
 func DecodeBlockdevOptionsCbw(v qjson.Value, mode Mode) (*BlockdevOptionsCbw, error) {
 	return Decode[BlockdevOptionsCbw](v, mode)
 }
@@ -928,7 +928,7 @@ func (x *BlockdevOptions) decodeMembers(d *decoder) bool {
 		x.decodeVariant(d)
 }
 
-// DecodeBlockdevOptions reads a BlockdevOptions from a request or a command line.
+// DecodeBlockdevOptions is [Decode] for [BlockdevOptions].
 func DecodeBlockdevOptions(v qjson.Value, mode Mode) (*BlockdevOptions, error) {
 	return Decode[BlockdevOptions](v, mode)
 }
@@ -1112,7 +1112,7 @@ func (x *ChardevCommon) decodeMembers(d *decoder) bool {
 		optional(d, "logappend", &x.Logappend, readBool)
 }
 
-// DecodeChardevCommon reads a ChardevCommon from a request or a command line.
+// DecodeChardevCommon is [Decode] for [ChardevCommon].
 func DecodeChardevCommon(v qjson.Value, mode Mode) (*ChardevCommon, error) {
 	return Decode[ChardevCommon](v, mode)
 }
@@ -1125,7 +1125,7 @@ func (x *ChardevFile) decodeMembers(d *decoder) bool {
 		optional(d, "append", &x.Append, readBool)
 }
 
-// DecodeChardevFile reads a ChardevFile from a request or a command line.
+// DecodeChardevFile is [Decode] for [ChardevFile].
 func DecodeChardevFile(v qjson.Value, mode Mode) (*ChardevFile, error) {
 	return Decode[ChardevFile](v, mode)
 }
@@ -1136,7 +1136,7 @@ func (x *ChardevHostdev) decodeMembers(d *decoder) bool {
 		required(d, "device", &x.Device, readString)
 }
 
-// DecodeChardevHostdev reads a ChardevHostdev from a request or a command line.
+// DecodeChardevHostdev is [Decode] for [ChardevHostdev].
 func DecodeChardevHostdev(v qjson.Value, mode Mode) (*ChardevHostdev, error) {
 	return Decode[ChardevHostdev](v, mode)
 }
@@ -1157,7 +1157,7 @@ func (x *ChardevSocket) decodeMembers(d *decoder) bool {
 		(d.version < V9_2 || optional(d, "reconnect-ms", &x.ReconnectMs, readInt64))
 }
 
-// DecodeChardevSocket reads a ChardevSocket from a request or a command line.
+// DecodeChardevSocket is [Decode] for [ChardevSocket].
 func DecodeChardevSocket(v qjson.Value, mode Mode) (*ChardevSocket, error) {
 	return Decode[ChardevSocket](v, mode)
 }
@@ -1169,7 +1169,7 @@ func (x *ChardevUdp) decodeMembers(d *decoder) bool {
 		optional(d, "local", &x.Local, readObject[SocketAddressLegacy])
 }
 
-// DecodeChardevUdp reads a ChardevUdp from a request or a command line.
+// DecodeChardevUdp is [Decode] for [ChardevUdp].
 func DecodeChardevUdp(v qjson.Value, mode Mode) (*ChardevUdp, error) {
 	return Decode[ChardevUdp](v, mode)
 }
@@ -1180,7 +1180,7 @@ func (x *ChardevMux) decodeMembers(d *decoder) bool {
 		required(d, "chardev", &x.Chardev, readString)
 }
 
-// DecodeChardevMux reads a ChardevMux from a request or a command line.
+// DecodeChardevMux is [Decode] for [ChardevMux].
 func DecodeChardevMux(v qjson.Value, mode Mode) (*ChardevMux, error) {
 	return Decode[ChardevMux](v, mode)
 }
@@ -1191,7 +1191,7 @@ func (x *ChardevHub) decodeMembers(d *decoder) bool {
 		(d.version < V10_0 || required(d, "chardevs", &x.Chardevs, readStrings))
 }
 
-// DecodeChardevHub reads a ChardevHub from a request or a command line.
+// DecodeChardevHub is [Decode] for [ChardevHub].
 func DecodeChardevHub(v qjson.Value, mode Mode) (*ChardevHub, error) {
 	return Decode[ChardevHub](v, mode)
 }
@@ -1202,7 +1202,7 @@ func (x *ChardevStdio) decodeMembers(d *decoder) bool {
 		optional(d, "signal", &x.Signal, readBool)
 }
 
-// DecodeChardevStdio reads a ChardevStdio from a request or a command line.
+// DecodeChardevStdio is [Decode] for [ChardevStdio].
 func DecodeChardevStdio(v qjson.Value, mode Mode) (*ChardevStdio, error) {
 	return Decode[ChardevStdio](v, mode)
 }
@@ -1213,7 +1213,7 @@ func (x *ChardevSpiceChannel) decodeMembers(d *decoder) bool {
 		required(d, "type", &x.Type, readString)
 }
 
-// DecodeChardevSpiceChannel reads a ChardevSpiceChannel from a request or a command line.
+// DecodeChardevSpiceChannel is [Decode] for [ChardevSpiceChannel].
 func DecodeChardevSpiceChannel(v qjson.Value, mode Mode) (*ChardevSpiceChannel, error) {
 	return Decode[ChardevSpiceChannel](v, mode)
 }
@@ -1224,7 +1224,7 @@ func (x *ChardevSpicePort) decodeMembers(d *decoder) bool {
 		required(d, "fqdn", &x.Fqdn, readString)
 }
 
-// DecodeChardevSpicePort reads a ChardevSpicePort from a request or a command line.
+// DecodeChardevSpicePort is [Decode] for [ChardevSpicePort].
 func DecodeChardevSpicePort(v qjson.Value, mode Mode) (*ChardevSpicePort, error) {
 	return Decode[ChardevSpicePort](v, mode)
 }
@@ -1235,7 +1235,7 @@ func (x *ChardevDBus) decodeMembers(d *decoder) bool {
 		required(d, "name", &x.Name, readString)
 }
 
-// DecodeChardevDBus reads a ChardevDBus from a request or a command line.
+// DecodeChardevDBus is [Decode] for [ChardevDBus].
 func DecodeChardevDBus(v qjson.Value, mode Mode) (*ChardevDBus, error) {
 	return Decode[ChardevDBus](v, mode)
 }
@@ -1249,7 +1249,7 @@ func (x *ChardevVC) decodeMembers(d *decoder) bool {
 		optional(d, "rows", &x.Rows, readInt64)
 }
 
-// DecodeChardevVC reads a ChardevVC from a request or a command line.
+// DecodeChardevVC is [Decode] for [ChardevVC].
 func DecodeChardevVC(v qjson.Value, mode Mode) (*ChardevVC, error) { return Decode[ChardevVC](v, mode) }
 
 func (x *ChardevRingbuf) decodeMembers(d *decoder) bool {
@@ -1258,7 +1258,7 @@ func (x *ChardevRingbuf) decodeMembers(d *decoder) bool {
 		optional(d, "size", &x.Size, readInt64)
 }
 
-// DecodeChardevRingbuf reads a ChardevRingbuf from a request or a command line.
+// DecodeChardevRingbuf is [Decode] for [ChardevRingbuf].
 func DecodeChardevRingbuf(v qjson.Value, mode Mode) (*ChardevRingbuf, error) {
 	return Decode[ChardevRingbuf](v, mode)
 }
@@ -1270,7 +1270,7 @@ func (x *ChardevQemuVDAgent) decodeMembers(d *decoder) bool {
 		optional(d, "clipboard", &x.Clipboard, readBool)
 }
 
-// DecodeChardevQemuVDAgent reads a ChardevQemuVDAgent from a request or a command line.
+// DecodeChardevQemuVDAgent is [Decode] for [ChardevQemuVDAgent].
 func DecodeChardevQemuVDAgent(v qjson.Value, mode Mode) (*ChardevQemuVDAgent, error) {
 	return Decode[ChardevQemuVDAgent](v, mode)
 }
@@ -1281,7 +1281,7 @@ func (x *ChardevPty) decodeMembers(d *decoder) bool {
 		(d.version < V9_2 || optional(d, "path", &x.Path, readString))
 }
 
-// DecodeChardevPty reads a ChardevPty from a request or a command line.
+// DecodeChardevPty is [Decode] for [ChardevPty].
 func DecodeChardevPty(v qjson.Value, mode Mode) (*ChardevPty, error) {
 	return Decode[ChardevPty](v, mode)
 }
@@ -1290,7 +1290,7 @@ func (x *ChardevFileWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevFile])
 }
 
-// DecodeChardevFileWrapper reads a ChardevFileWrapper from a request or a command line.
+// DecodeChardevFileWrapper is [Decode] for [ChardevFileWrapper].
 func DecodeChardevFileWrapper(v qjson.Value, mode Mode) (*ChardevFileWrapper, error) {
 	return Decode[ChardevFileWrapper](v, mode)
 }
@@ -1299,7 +1299,7 @@ func (x *ChardevHostdevWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevHostdev])
 }
 
-// DecodeChardevHostdevWrapper reads a ChardevHostdevWrapper from a request or a command line.
+// DecodeChardevHostdevWrapper is [Decode] for [ChardevHostdevWrapper].
 func DecodeChardevHostdevWrapper(v qjson.Value, mode Mode) (*ChardevHostdevWrapper, error) {
 	return Decode[ChardevHostdevWrapper](v, mode)
 }
@@ -1308,7 +1308,7 @@ func (x *ChardevSocketWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevSocket])
 }
 
-// DecodeChardevSocketWrapper reads a ChardevSocketWrapper from a request or a command line.
+// DecodeChardevSocketWrapper is [Decode] for [ChardevSocketWrapper].
 func DecodeChardevSocketWrapper(v qjson.Value, mode Mode) (*ChardevSocketWrapper, error) {
 	return Decode[ChardevSocketWrapper](v, mode)
 }
@@ -1317,7 +1317,7 @@ func (x *ChardevUdpWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevUdp])
 }
 
-// DecodeChardevUdpWrapper reads a ChardevUdpWrapper from a request or a command line.
+// DecodeChardevUdpWrapper is [Decode] for [ChardevUdpWrapper].
 func DecodeChardevUdpWrapper(v qjson.Value, mode Mode) (*ChardevUdpWrapper, error) {
 	return Decode[ChardevUdpWrapper](v, mode)
 }
@@ -1326,7 +1326,7 @@ func (x *ChardevCommonWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevCommon])
 }
 
-// DecodeChardevCommonWrapper reads a ChardevCommonWrapper from a request or a command line.
+// DecodeChardevCommonWrapper is [Decode] for [ChardevCommonWrapper].
 func DecodeChardevCommonWrapper(v qjson.Value, mode Mode) (*ChardevCommonWrapper, error) {
 	return Decode[ChardevCommonWrapper](v, mode)
 }
@@ -1335,7 +1335,7 @@ func (x *ChardevMuxWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevMux])
 }
 
-// DecodeChardevMuxWrapper reads a ChardevMuxWrapper from a request or a command line.
+// DecodeChardevMuxWrapper is [Decode] for [ChardevMuxWrapper].
 func DecodeChardevMuxWrapper(v qjson.Value, mode Mode) (*ChardevMuxWrapper, error) {
 	return Decode[ChardevMuxWrapper](v, mode)
 }
@@ -1344,7 +1344,7 @@ func (x *ChardevHubWrapper) decodeMembers(d *decoder) bool {
 	return (d.version < V10_0 || required(d, "data", &x.Data, readObject[ChardevHub]))
 }
 
-// DecodeChardevHubWrapper reads a ChardevHubWrapper from a request or a command line.
+// DecodeChardevHubWrapper is [Decode] for [ChardevHubWrapper].
 func DecodeChardevHubWrapper(v qjson.Value, mode Mode) (*ChardevHubWrapper, error) {
 	return Decode[ChardevHubWrapper](v, mode)
 }
@@ -1353,7 +1353,7 @@ func (x *ChardevStdioWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevStdio])
 }
 
-// DecodeChardevStdioWrapper reads a ChardevStdioWrapper from a request or a command line.
+// DecodeChardevStdioWrapper is [Decode] for [ChardevStdioWrapper].
 func DecodeChardevStdioWrapper(v qjson.Value, mode Mode) (*ChardevStdioWrapper, error) {
 	return Decode[ChardevStdioWrapper](v, mode)
 }
@@ -1362,7 +1362,7 @@ func (x *ChardevSpiceChannelWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevSpiceChannel])
 }
 
-// DecodeChardevSpiceChannelWrapper reads a ChardevSpiceChannelWrapper from a request or a command line.
+// DecodeChardevSpiceChannelWrapper is [Decode] for [ChardevSpiceChannelWrapper].
 func DecodeChardevSpiceChannelWrapper(v qjson.Value, mode Mode) (*ChardevSpiceChannelWrapper, error) {
 	return Decode[ChardevSpiceChannelWrapper](v, mode)
 }
@@ -1371,7 +1371,7 @@ func (x *ChardevSpicePortWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevSpicePort])
 }
 
-// DecodeChardevSpicePortWrapper reads a ChardevSpicePortWrapper from a request or a command line.
+// DecodeChardevSpicePortWrapper is [Decode] for [ChardevSpicePortWrapper].
 func DecodeChardevSpicePortWrapper(v qjson.Value, mode Mode) (*ChardevSpicePortWrapper, error) {
 	return Decode[ChardevSpicePortWrapper](v, mode)
 }
@@ -1380,7 +1380,7 @@ func (x *ChardevQemuVDAgentWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevQemuVDAgent])
 }
 
-// DecodeChardevQemuVDAgentWrapper reads a ChardevQemuVDAgentWrapper from a request or a command line.
+// DecodeChardevQemuVDAgentWrapper is [Decode] for [ChardevQemuVDAgentWrapper].
 func DecodeChardevQemuVDAgentWrapper(v qjson.Value, mode Mode) (*ChardevQemuVDAgentWrapper, error) {
 	return Decode[ChardevQemuVDAgentWrapper](v, mode)
 }
@@ -1389,7 +1389,7 @@ func (x *ChardevDBusWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevDBus])
 }
 
-// DecodeChardevDBusWrapper reads a ChardevDBusWrapper from a request or a command line.
+// DecodeChardevDBusWrapper is [Decode] for [ChardevDBusWrapper].
 func DecodeChardevDBusWrapper(v qjson.Value, mode Mode) (*ChardevDBusWrapper, error) {
 	return Decode[ChardevDBusWrapper](v, mode)
 }
@@ -1398,7 +1398,7 @@ func (x *ChardevVCWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevVC])
 }
 
-// DecodeChardevVCWrapper reads a ChardevVCWrapper from a request or a command line.
+// DecodeChardevVCWrapper is [Decode] for [ChardevVCWrapper].
 func DecodeChardevVCWrapper(v qjson.Value, mode Mode) (*ChardevVCWrapper, error) {
 	return Decode[ChardevVCWrapper](v, mode)
 }
@@ -1407,16 +1407,16 @@ func (x *ChardevRingbufWrapper) decodeMembers(d *decoder) bool {
 	return required(d, "data", &x.Data, readObject[ChardevRingbuf])
 }
 
-// DecodeChardevRingbufWrapper reads a ChardevRingbufWrapper from a request or a command line.
+// DecodeChardevRingbufWrapper is [Decode] for [ChardevRingbufWrapper].
 func DecodeChardevRingbufWrapper(v qjson.Value, mode Mode) (*ChardevRingbufWrapper, error) {
 	return Decode[ChardevRingbufWrapper](v, mode)
 }
 
 func (x *ChardevPtyWrapper) decodeMembers(d *decoder) bool {
-	return (d.version < V9_2 || required(d, "data", &x.Data, readObject[ChardevPty]))
+	return required(d, "data", &x.Data, readObject[ChardevPty])
 }
 
-// DecodeChardevPtyWrapper reads a ChardevPtyWrapper from a request or a command line.
+// DecodeChardevPtyWrapper is [Decode] for [ChardevPtyWrapper].
 func DecodeChardevPtyWrapper(v qjson.Value, mode Mode) (*ChardevPtyWrapper, error) {
 	return Decode[ChardevPtyWrapper](v, mode)
 }
@@ -1426,7 +1426,7 @@ func (x *ChardevBackend) decodeMembers(d *decoder) bool {
 		x.decodeVariant(d)
 }
 
-// DecodeChardevBackend reads a ChardevBackend from a request or a command line.
+// DecodeChardevBackend is [Decode] for [ChardevBackend].
 func DecodeChardevBackend(v qjson.Value, mode Mode) (*ChardevBackend, error) {
 	return Decode[ChardevBackend](v, mode)
 }
@@ -1531,7 +1531,7 @@ func (x *QAuthZListRule) decodeMembers(d *decoder) bool {
 		optional(d, "format", &x.Format, readEnum[QAuthZListFormat])
 }
 
-// DecodeQAuthZListRule reads a QAuthZListRule from a request or a command line.
+// DecodeQAuthZListRule is [Decode] for [QAuthZListRule].
 func DecodeQAuthZListRule(v qjson.Value, mode Mode) (*QAuthZListRule, error) {
 	return Decode[QAuthZListRule](v, mode)
 }
@@ -1541,7 +1541,7 @@ func (x *AuthZListProperties) decodeMembers(d *decoder) bool {
 		optionalSlice(d, "rules", &x.Rules, readObjects[QAuthZListRule])
 }
 
-// DecodeAuthZListProperties reads a AuthZListProperties from a request or a command line.
+// DecodeAuthZListProperties is [Decode] for [AuthZListProperties].
 func DecodeAuthZListProperties(v qjson.Value, mode Mode) (*AuthZListProperties, error) {
 	return Decode[AuthZListProperties](v, mode)
 }
@@ -1551,7 +1551,7 @@ func (x *AuthZListFileProperties) decodeMembers(d *decoder) bool {
 		optional(d, "refresh", &x.Refresh, readBool)
 }
 
-// DecodeAuthZListFileProperties reads a AuthZListFileProperties from a request or a command line.
+// DecodeAuthZListFileProperties is [Decode] for [AuthZListFileProperties].
 func DecodeAuthZListFileProperties(v qjson.Value, mode Mode) (*AuthZListFileProperties, error) {
 	return Decode[AuthZListFileProperties](v, mode)
 }
@@ -1560,7 +1560,7 @@ func (x *AuthZPAMProperties) decodeMembers(d *decoder) bool {
 	return required(d, "service", &x.Service, readString)
 }
 
-// DecodeAuthZPAMProperties reads a AuthZPAMProperties from a request or a command line.
+// DecodeAuthZPAMProperties is [Decode] for [AuthZPAMProperties].
 func DecodeAuthZPAMProperties(v qjson.Value, mode Mode) (*AuthZPAMProperties, error) {
 	return Decode[AuthZPAMProperties](v, mode)
 }
@@ -1569,7 +1569,7 @@ func (x *AuthZSimpleProperties) decodeMembers(d *decoder) bool {
 	return required(d, "identity", &x.Identity, readString)
 }
 
-// DecodeAuthZSimpleProperties reads a AuthZSimpleProperties from a request or a command line.
+// DecodeAuthZSimpleProperties is [Decode] for [AuthZSimpleProperties].
 func DecodeAuthZSimpleProperties(v qjson.Value, mode Mode) (*AuthZSimpleProperties, error) {
 	return Decode[AuthZSimpleProperties](v, mode)
 }
@@ -1581,7 +1581,7 @@ func (x *MonitorOptions) decodeMembers(d *decoder) bool {
 		required(d, "chardev", &x.Chardev, readString)
 }
 
-// DecodeMonitorOptions reads a MonitorOptions from a request or a command line.
+// DecodeMonitorOptions is [Decode] for [MonitorOptions].
 func DecodeMonitorOptions(v qjson.Value, mode Mode) (*MonitorOptions, error) {
 	return Decode[MonitorOptions](v, mode)
 }
@@ -1591,7 +1591,7 @@ func (x *CanHostSocketcanProperties) decodeMembers(d *decoder) bool {
 		required(d, "canbus", &x.Canbus, readString)
 }
 
-// DecodeCanHostSocketcanProperties reads a CanHostSocketcanProperties from a request or a command line.
+// DecodeCanHostSocketcanProperties is [Decode] for [CanHostSocketcanProperties].
 func DecodeCanHostSocketcanProperties(v qjson.Value, mode Mode) (*CanHostSocketcanProperties, error) {
 	return Decode[CanHostSocketcanProperties](v, mode)
 }
@@ -1608,7 +1608,7 @@ func (x *ColoCompareProperties) decodeMembers(d *decoder) bool {
 		optional(d, "vnet_hdr_support", &x.VnetHdrSupport, readBool)
 }
 
-// DecodeColoCompareProperties reads a ColoCompareProperties from a request or a command line.
+// DecodeColoCompareProperties is [Decode] for [ColoCompareProperties].
 func DecodeColoCompareProperties(v qjson.Value, mode Mode) (*ColoCompareProperties, error) {
 	return Decode[ColoCompareProperties](v, mode)
 }
@@ -1619,7 +1619,7 @@ func (x *CryptodevBackendProperties) decodeMembers(d *decoder) bool {
 		(d.version < V8_0 || optional(d, "throttle-ops", &x.ThrottleOps, readUint64))
 }
 
-// DecodeCryptodevBackendProperties reads a CryptodevBackendProperties from a request or a command line.
+// DecodeCryptodevBackendProperties is [Decode] for [CryptodevBackendProperties].
 func DecodeCryptodevBackendProperties(v qjson.Value, mode Mode) (*CryptodevBackendProperties, error) {
 	return Decode[CryptodevBackendProperties](v, mode)
 }
@@ -1631,7 +1631,7 @@ func (x *CryptodevVhostUserProperties) decodeMembers(d *decoder) bool {
 		required(d, "chardev", &x.Chardev, readString)
 }
 
-// DecodeCryptodevVhostUserProperties reads a CryptodevVhostUserProperties from a request or a command line.
+// DecodeCryptodevVhostUserProperties is [Decode] for [CryptodevVhostUserProperties].
 func DecodeCryptodevVhostUserProperties(v qjson.Value, mode Mode) (*CryptodevVhostUserProperties, error) {
 	return Decode[CryptodevVhostUserProperties](v, mode)
 }
@@ -1641,7 +1641,7 @@ func (x *DBusVMStateProperties) decodeMembers(d *decoder) bool {
 		optional(d, "id-list", &x.IdList, readString)
 }
 
-// DecodeDBusVMStateProperties reads a DBusVMStateProperties from a request or a command line.
+// DecodeDBusVMStateProperties is [Decode] for [DBusVMStateProperties].
 func DecodeDBusVMStateProperties(v qjson.Value, mode Mode) (*DBusVMStateProperties, error) {
 	return Decode[DBusVMStateProperties](v, mode)
 }
@@ -1654,7 +1654,7 @@ func (x *NetfilterProperties) decodeMembers(d *decoder) bool {
 		optional(d, "insert", &x.Insert, readEnum[NetfilterInsert])
 }
 
-// DecodeNetfilterProperties reads a NetfilterProperties from a request or a command line.
+// DecodeNetfilterProperties is [Decode] for [NetfilterProperties].
 func DecodeNetfilterProperties(v qjson.Value, mode Mode) (*NetfilterProperties, error) {
 	return Decode[NetfilterProperties](v, mode)
 }
@@ -1668,7 +1668,7 @@ func (x *FilterBufferProperties) decodeMembers(d *decoder) bool {
 		required(d, "interval", &x.Interval, readUint32)
 }
 
-// DecodeFilterBufferProperties reads a FilterBufferProperties from a request or a command line.
+// DecodeFilterBufferProperties is [Decode] for [FilterBufferProperties].
 func DecodeFilterBufferProperties(v qjson.Value, mode Mode) (*FilterBufferProperties, error) {
 	return Decode[FilterBufferProperties](v, mode)
 }
@@ -1683,7 +1683,7 @@ func (x *FilterDumpProperties) decodeMembers(d *decoder) bool {
 		optional(d, "maxlen", &x.Maxlen, readUint32)
 }
 
-// DecodeFilterDumpProperties reads a FilterDumpProperties from a request or a command line.
+// DecodeFilterDumpProperties is [Decode] for [FilterDumpProperties].
 func DecodeFilterDumpProperties(v qjson.Value, mode Mode) (*FilterDumpProperties, error) {
 	return Decode[FilterDumpProperties](v, mode)
 }
@@ -1698,7 +1698,7 @@ func (x *FilterMirrorProperties) decodeMembers(d *decoder) bool {
 		optional(d, "vnet_hdr_support", &x.VnetHdrSupport, readBool)
 }
 
-// DecodeFilterMirrorProperties reads a FilterMirrorProperties from a request or a command line.
+// DecodeFilterMirrorProperties is [Decode] for [FilterMirrorProperties].
 func DecodeFilterMirrorProperties(v qjson.Value, mode Mode) (*FilterMirrorProperties, error) {
 	return Decode[FilterMirrorProperties](v, mode)
 }
@@ -1714,7 +1714,7 @@ func (x *FilterRedirectorProperties) decodeMembers(d *decoder) bool {
 		optional(d, "vnet_hdr_support", &x.VnetHdrSupport, readBool)
 }
 
-// DecodeFilterRedirectorProperties reads a FilterRedirectorProperties from a request or a command line.
+// DecodeFilterRedirectorProperties is [Decode] for [FilterRedirectorProperties].
 func DecodeFilterRedirectorProperties(v qjson.Value, mode Mode) (*FilterRedirectorProperties, error) {
 	return Decode[FilterRedirectorProperties](v, mode)
 }
@@ -1728,7 +1728,7 @@ func (x *FilterRewriterProperties) decodeMembers(d *decoder) bool {
 		optional(d, "vnet_hdr_support", &x.VnetHdrSupport, readBool)
 }
 
-// DecodeFilterRewriterProperties reads a FilterRewriterProperties from a request or a command line.
+// DecodeFilterRewriterProperties is [Decode] for [FilterRewriterProperties].
 func DecodeFilterRewriterProperties(v qjson.Value, mode Mode) (*FilterRewriterProperties, error) {
 	return Decode[FilterRewriterProperties](v, mode)
 }
@@ -1743,7 +1743,7 @@ func (x *InputBarrierProperties) decodeMembers(d *decoder) bool {
 		optional(d, "height", &x.Height, readString)
 }
 
-// DecodeInputBarrierProperties reads a InputBarrierProperties from a request or a command line.
+// DecodeInputBarrierProperties is [Decode] for [InputBarrierProperties].
 func DecodeInputBarrierProperties(v qjson.Value, mode Mode) (*InputBarrierProperties, error) {
 	return Decode[InputBarrierProperties](v, mode)
 }
@@ -1755,7 +1755,7 @@ func (x *InputLinuxProperties) decodeMembers(d *decoder) bool {
 		optional(d, "grab-toggle", &x.GrabToggle, readEnum[GrabToggleKeys])
 }
 
-// DecodeInputLinuxProperties reads a InputLinuxProperties from a request or a command line.
+// DecodeInputLinuxProperties is [Decode] for [InputLinuxProperties].
 func DecodeInputLinuxProperties(v qjson.Value, mode Mode) (*InputLinuxProperties, error) {
 	return Decode[InputLinuxProperties](v, mode)
 }
@@ -1769,7 +1769,7 @@ func (x *IothreadProperties) decodeMembers(d *decoder) bool {
 		optional(d, "poll-shrink", &x.PollShrink, readInt64)
 }
 
-// DecodeIothreadProperties reads a IothreadProperties from a request or a command line.
+// DecodeIothreadProperties is [Decode] for [IothreadProperties].
 func DecodeIothreadProperties(v qjson.Value, mode Mode) (*IothreadProperties, error) {
 	return Decode[IothreadProperties](v, mode)
 }
@@ -1780,7 +1780,7 @@ func (x *MainLoopProperties) decodeMembers(d *decoder) bool {
 		optional(d, "thread-pool-max", &x.ThreadPoolMax, readInt64)
 }
 
-// DecodeMainLoopProperties reads a MainLoopProperties from a request or a command line.
+// DecodeMainLoopProperties is [Decode] for [MainLoopProperties].
 func DecodeMainLoopProperties(v qjson.Value, mode Mode) (*MainLoopProperties, error) {
 	return Decode[MainLoopProperties](v, mode)
 }
@@ -1799,7 +1799,7 @@ func (x *MemoryBackendProperties) decodeMembers(d *decoder) bool {
 		optional(d, "x-use-canonical-path-for-ramblock-id", &x.XUseCanonicalPathForRamblockId, readBool)
 }
 
-// DecodeMemoryBackendProperties reads a MemoryBackendProperties from a request or a command line.
+// DecodeMemoryBackendProperties is [Decode] for [MemoryBackendProperties].
 func DecodeMemoryBackendProperties(v qjson.Value, mode Mode) (*MemoryBackendProperties, error) {
 	return Decode[MemoryBackendProperties](v, mode)
 }
@@ -1825,7 +1825,7 @@ func (x *MemoryBackendFileProperties) decodeMembers(d *decoder) bool {
 		(d.version < V8_2 || optional(d, "rom", &x.Rom, readEnum[OnOffAuto]))
 }
 
-// DecodeMemoryBackendFileProperties reads a MemoryBackendFileProperties from a request or a command line.
+// DecodeMemoryBackendFileProperties is [Decode] for [MemoryBackendFileProperties].
 func DecodeMemoryBackendFileProperties(v qjson.Value, mode Mode) (*MemoryBackendFileProperties, error) {
 	return Decode[MemoryBackendFileProperties](v, mode)
 }
@@ -1847,7 +1847,7 @@ func (x *MemoryBackendMemfdProperties) decodeMembers(d *decoder) bool {
 		optional(d, "seal", &x.Seal, readBool)
 }
 
-// DecodeMemoryBackendMemfdProperties reads a MemoryBackendMemfdProperties from a request or a command line.
+// DecodeMemoryBackendMemfdProperties is [Decode] for [MemoryBackendMemfdProperties].
 func DecodeMemoryBackendMemfdProperties(v qjson.Value, mode Mode) (*MemoryBackendMemfdProperties, error) {
 	return Decode[MemoryBackendMemfdProperties](v, mode)
 }
@@ -1866,7 +1866,7 @@ func (x *MemoryBackendShmProperties) decodeMembers(d *decoder) bool {
 		optional(d, "x-use-canonical-path-for-ramblock-id", &x.XUseCanonicalPathForRamblockId, readBool)
 }
 
-// DecodeMemoryBackendShmProperties reads a MemoryBackendShmProperties from a request or a command line.
+// DecodeMemoryBackendShmProperties is [Decode] for [MemoryBackendShmProperties].
 func DecodeMemoryBackendShmProperties(v qjson.Value, mode Mode) (*MemoryBackendShmProperties, error) {
 	return Decode[MemoryBackendShmProperties](v, mode)
 }
@@ -1885,7 +1885,7 @@ func (x *MemoryBackendEpcProperties) decodeMembers(d *decoder) bool {
 		optional(d, "x-use-canonical-path-for-ramblock-id", &x.XUseCanonicalPathForRamblockId, readBool)
 }
 
-// DecodeMemoryBackendEpcProperties reads a MemoryBackendEpcProperties from a request or a command line.
+// DecodeMemoryBackendEpcProperties is [Decode] for [MemoryBackendEpcProperties].
 func DecodeMemoryBackendEpcProperties(v qjson.Value, mode Mode) (*MemoryBackendEpcProperties, error) {
 	return Decode[MemoryBackendEpcProperties](v, mode)
 }
@@ -1894,7 +1894,7 @@ func (x *PrManagerHelperProperties) decodeMembers(d *decoder) bool {
 	return required(d, "path", &x.Path, readString)
 }
 
-// DecodePrManagerHelperProperties reads a PrManagerHelperProperties from a request or a command line.
+// DecodePrManagerHelperProperties is [Decode] for [PrManagerHelperProperties].
 func DecodePrManagerHelperProperties(v qjson.Value, mode Mode) (*PrManagerHelperProperties, error) {
 	return Decode[PrManagerHelperProperties](v, mode)
 }
@@ -1904,7 +1904,7 @@ func (x *QtestProperties) decodeMembers(d *decoder) bool {
 		optional(d, "log", &x.Log, readString)
 }
 
-// DecodeQtestProperties reads a QtestProperties from a request or a command line.
+// DecodeQtestProperties is [Decode] for [QtestProperties].
 func DecodeQtestProperties(v qjson.Value, mode Mode) (*QtestProperties, error) {
 	return Decode[QtestProperties](v, mode)
 }
@@ -1914,7 +1914,7 @@ func (x *RemoteObjectProperties) decodeMembers(d *decoder) bool {
 		required(d, "devid", &x.Devid, readString)
 }
 
-// DecodeRemoteObjectProperties reads a RemoteObjectProperties from a request or a command line.
+// DecodeRemoteObjectProperties is [Decode] for [RemoteObjectProperties].
 func DecodeRemoteObjectProperties(v qjson.Value, mode Mode) (*RemoteObjectProperties, error) {
 	return Decode[RemoteObjectProperties](v, mode)
 }
@@ -1924,7 +1924,7 @@ func (x *VfioUserServerProperties) decodeMembers(d *decoder) bool {
 		required(d, "device", &x.Device, readString)
 }
 
-// DecodeVfioUserServerProperties reads a VfioUserServerProperties from a request or a command line.
+// DecodeVfioUserServerProperties is [Decode] for [VfioUserServerProperties].
 func DecodeVfioUserServerProperties(v qjson.Value, mode Mode) (*VfioUserServerProperties, error) {
 	return Decode[VfioUserServerProperties](v, mode)
 }
@@ -1933,7 +1933,7 @@ func (x *IOMMUFDProperties) decodeMembers(d *decoder) bool {
 	return (d.version < V9_0 || optional(d, "fd", &x.Fd, readString))
 }
 
-// DecodeIOMMUFDProperties reads a IOMMUFDProperties from a request or a command line.
+// DecodeIOMMUFDProperties is [Decode] for [IOMMUFDProperties].
 func DecodeIOMMUFDProperties(v qjson.Value, mode Mode) (*IOMMUFDProperties, error) {
 	return Decode[IOMMUFDProperties](v, mode)
 }
@@ -1943,7 +1943,7 @@ func (x *AcpiGenericInitiatorProperties) decodeMembers(d *decoder) bool {
 		(d.version < V9_0 || required(d, "node", &x.Node, readUint32))
 }
 
-// DecodeAcpiGenericInitiatorProperties reads a AcpiGenericInitiatorProperties from a request or a command line.
+// DecodeAcpiGenericInitiatorProperties is [Decode] for [AcpiGenericInitiatorProperties].
 func DecodeAcpiGenericInitiatorProperties(v qjson.Value, mode Mode) (*AcpiGenericInitiatorProperties, error) {
 	return Decode[AcpiGenericInitiatorProperties](v, mode)
 }
@@ -1953,7 +1953,7 @@ func (x *AcpiGenericPortProperties) decodeMembers(d *decoder) bool {
 		(d.version < V9_2 || required(d, "node", &x.Node, readUint32))
 }
 
-// DecodeAcpiGenericPortProperties reads a AcpiGenericPortProperties from a request or a command line.
+// DecodeAcpiGenericPortProperties is [Decode] for [AcpiGenericPortProperties].
 func DecodeAcpiGenericPortProperties(v qjson.Value, mode Mode) (*AcpiGenericPortProperties, error) {
 	return Decode[AcpiGenericPortProperties](v, mode)
 }
@@ -1962,7 +1962,7 @@ func (x *RngProperties) decodeMembers(d *decoder) bool {
 	return optional(d, "opened", &x.Opened, readBool)
 }
 
-// DecodeRngProperties reads a RngProperties from a request or a command line.
+// DecodeRngProperties is [Decode] for [RngProperties].
 func DecodeRngProperties(v qjson.Value, mode Mode) (*RngProperties, error) {
 	return Decode[RngProperties](v, mode)
 }
@@ -1972,7 +1972,7 @@ func (x *RngEgdProperties) decodeMembers(d *decoder) bool {
 		required(d, "chardev", &x.Chardev, readString)
 }
 
-// DecodeRngEgdProperties reads a RngEgdProperties from a request or a command line.
+// DecodeRngEgdProperties is [Decode] for [RngEgdProperties].
 func DecodeRngEgdProperties(v qjson.Value, mode Mode) (*RngEgdProperties, error) {
 	return Decode[RngEgdProperties](v, mode)
 }
@@ -1982,15 +1982,15 @@ func (x *RngRandomProperties) decodeMembers(d *decoder) bool {
 		optional(d, "filename", &x.Filename, readString)
 }
 
-// DecodeRngRandomProperties reads a RngRandomProperties from a request or a command line.
+// DecodeRngRandomProperties is [Decode] for [RngRandomProperties].
 func DecodeRngRandomProperties(v qjson.Value, mode Mode) (*RngRandomProperties, error) {
 	return Decode[RngRandomProperties](v, mode)
 }
 
 func (x *SevGuestProperties) decodeMembers(d *decoder) bool {
-	return (d.version < V9_1 || optional(d, "sev-device", &x.SevDevice, readString)) &&
-		(d.version < V9_1 || optional(d, "cbitpos", &x.Cbitpos, readUint32)) &&
-		(d.version < V9_1 || required(d, "reduced-phys-bits", &x.ReducedPhysBits, readUint32)) &&
+	return optional(d, "sev-device", &x.SevDevice, readString) &&
+		optional(d, "cbitpos", &x.Cbitpos, readUint32) &&
+		required(d, "reduced-phys-bits", &x.ReducedPhysBits, readUint32) &&
 		optional(d, "kernel-hashes", &x.KernelHashes, readBool) &&
 		optional(d, "dh-cert-file", &x.DhCertFile, readString) &&
 		optional(d, "session-file", &x.SessionFile, readString) &&
@@ -1999,15 +1999,15 @@ func (x *SevGuestProperties) decodeMembers(d *decoder) bool {
 		(d.version < V9_1 || optional(d, "legacy-vm-type", &x.LegacyVmType, readEnum[OnOffAuto]))
 }
 
-// DecodeSevGuestProperties reads a SevGuestProperties from a request or a command line.
+// DecodeSevGuestProperties is [Decode] for [SevGuestProperties].
 func DecodeSevGuestProperties(v qjson.Value, mode Mode) (*SevGuestProperties, error) {
 	return Decode[SevGuestProperties](v, mode)
 }
 
 func (x *SevSnpGuestProperties) decodeMembers(d *decoder) bool {
-	return (d.version < V9_1 || optional(d, "sev-device", &x.SevDevice, readString)) &&
-		(d.version < V9_1 || optional(d, "cbitpos", &x.Cbitpos, readUint32)) &&
-		(d.version < V9_1 || required(d, "reduced-phys-bits", &x.ReducedPhysBits, readUint32)) &&
+	return optional(d, "sev-device", &x.SevDevice, readString) &&
+		optional(d, "cbitpos", &x.Cbitpos, readUint32) &&
+		required(d, "reduced-phys-bits", &x.ReducedPhysBits, readUint32) &&
 		optional(d, "kernel-hashes", &x.KernelHashes, readBool) &&
 		(d.version < V9_1 || optional(d, "policy", &x.Policy, readUint64)) &&
 		(d.version < V9_1 || optional(d, "guest-visible-workarounds", &x.GuestVisibleWorkarounds, readString)) &&
@@ -2018,7 +2018,7 @@ func (x *SevSnpGuestProperties) decodeMembers(d *decoder) bool {
 		(d.version < V9_1 || optional(d, "vcek-disabled", &x.VcekDisabled, readBool))
 }
 
-// DecodeSevSnpGuestProperties reads a SevSnpGuestProperties from a request or a command line.
+// DecodeSevSnpGuestProperties is [Decode] for [SevSnpGuestProperties].
 func DecodeSevSnpGuestProperties(v qjson.Value, mode Mode) (*SevSnpGuestProperties, error) {
 	return Decode[SevSnpGuestProperties](v, mode)
 }
@@ -2028,7 +2028,7 @@ func (x *ThreadContextProperties) decodeMembers(d *decoder) bool {
 		optionalSlice(d, "node-affinity", &x.NodeAffinity, readUint16s)
 }
 
-// DecodeThreadContextProperties reads a ThreadContextProperties from a request or a command line.
+// DecodeThreadContextProperties is [Decode] for [ThreadContextProperties].
 func DecodeThreadContextProperties(v qjson.Value, mode Mode) (*ThreadContextProperties, error) {
 	return Decode[ThreadContextProperties](v, mode)
 }
@@ -2039,7 +2039,7 @@ func (x *ObjectOptions) decodeMembers(d *decoder) bool {
 		x.decodeVariant(d)
 }
 
-// DecodeObjectOptions reads a ObjectOptions from a request or a command line.
+// DecodeObjectOptions is [Decode] for [ObjectOptions].
 func DecodeObjectOptions(v qjson.Value, mode Mode) (*ObjectOptions, error) {
 	return Decode[ObjectOptions](v, mode)
 }

@@ -6,17 +6,17 @@ import (
 	"github.com/qmpblock/qmpblock/qjson"
 )
 
-// AppendJSON appends the InetSocketAddressBase as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *InetSocketAddressBase) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *InetSocketAddressBase) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"port\": "), x.Port)
-	dst = appendString(appendKey(dst, "\"host\": "), x.Host)
+	dst = appendString(appendKey(dst, `"port": `), x.Port)
+	dst = appendString(appendKey(dst, `"host": `), x.Host)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the InetSocketAddress as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *InetSocketAddress) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var inetSocketAddressBuckets = []uint16{28, 61, 129, 176, 176, 229, 346, 415}
@@ -27,31 +27,31 @@ func (x *InetSocketAddress) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // numeric
 		if x.Numeric != nil {
-			return qjson.AppendBool(appendKey(dst, "\"numeric\": "), *x.Numeric)
+			return qjson.AppendBool(appendKey(dst, `"numeric": `), *x.Numeric)
 		}
 	case 1: // port
-		return appendString(appendKey(dst, "\"port\": "), x.Port)
+		return appendString(appendKey(dst, `"port": `), x.Port)
 	case 2: // mptcp
 		if x.Mptcp != nil {
-			return qjson.AppendBool(appendKey(dst, "\"mptcp\": "), *x.Mptcp)
+			return qjson.AppendBool(appendKey(dst, `"mptcp": `), *x.Mptcp)
 		}
 	case 3: // ipv6
 		if x.Ipv6 != nil {
-			return qjson.AppendBool(appendKey(dst, "\"ipv6\": "), *x.Ipv6)
+			return qjson.AppendBool(appendKey(dst, `"ipv6": `), *x.Ipv6)
 		}
 	case 4: // ipv4
 		if x.Ipv4 != nil {
-			return qjson.AppendBool(appendKey(dst, "\"ipv4\": "), *x.Ipv4)
+			return qjson.AppendBool(appendKey(dst, `"ipv4": `), *x.Ipv4)
 		}
 	case 5: // host
-		return appendString(appendKey(dst, "\"host\": "), x.Host)
+		return appendString(appendKey(dst, `"host": `), x.Host)
 	case 6: // keep-alive
 		if x.KeepAlive != nil {
-			return qjson.AppendBool(appendKey(dst, "\"keep-alive\": "), *x.KeepAlive)
+			return qjson.AppendBool(appendKey(dst, `"keep-alive": `), *x.KeepAlive)
 		}
 	case 7: // to
 		if x.To != nil {
-			return qjson.AppendUint(appendKey(dst, "\"to\": "), uint64(*x.To))
+			return qjson.AppendUint(appendKey(dst, `"to": `), uint64(*x.To))
 		}
 	}
 	return dst
@@ -61,7 +61,7 @@ func (x *InetSocketAddress) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the UnixSocketAddress as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *UnixSocketAddress) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var unixSocketAddressBuckets = []uint16{2, 253, 462}
@@ -72,13 +72,13 @@ func (x *UnixSocketAddress) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // abstract
 		if x.Abstract != nil {
-			return qjson.AppendBool(appendKey(dst, "\"abstract\": "), *x.Abstract)
+			return qjson.AppendBool(appendKey(dst, `"abstract": `), *x.Abstract)
 		}
 	case 1: // path
-		return appendString(appendKey(dst, "\"path\": "), x.Path)
+		return appendString(appendKey(dst, `"path": `), x.Path)
 	case 2: // tight
 		if x.Tight != nil {
-			return qjson.AppendBool(appendKey(dst, "\"tight\": "), *x.Tight)
+			return qjson.AppendBool(appendKey(dst, `"tight": `), *x.Tight)
 		}
 	}
 	return dst
@@ -88,7 +88,7 @@ func (x *UnixSocketAddress) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the VsockSocketAddress as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *VsockSocketAddress) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var vsockSocketAddressBuckets = []uint16{61, 105}
@@ -98,9 +98,9 @@ func (x *VsockSocketAddress) buckets() []uint16 { return vsockSocketAddressBucke
 func (x *VsockSocketAddress) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // port
-		return appendString(appendKey(dst, "\"port\": "), x.Port)
+		return appendString(appendKey(dst, `"port": `), x.Port)
 	case 1: // cid
-		return appendString(appendKey(dst, "\"cid\": "), x.Cid)
+		return appendString(appendKey(dst, `"cid": `), x.Cid)
 	}
 	return dst
 }
@@ -109,7 +109,7 @@ func (x *VsockSocketAddress) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the FdSocketAddress as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *FdSocketAddress) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var fdSocketAddressBuckets = []uint16{57}
@@ -119,7 +119,7 @@ func (x *FdSocketAddress) buckets() []uint16 { return fdSocketAddressBuckets }
 func (x *FdSocketAddress) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // str
-		return appendString(appendKey(dst, "\"str\": "), x.Str)
+		return appendString(appendKey(dst, `"str": `), x.Str)
 	}
 	return dst
 }
@@ -128,7 +128,7 @@ func (x *FdSocketAddress) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the InetSocketAddressWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *InetSocketAddressWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var inetSocketAddressWrapperBuckets = []uint16{505}
@@ -138,7 +138,7 @@ func (x *InetSocketAddressWrapper) buckets() []uint16 { return inetSocketAddress
 func (x *InetSocketAddressWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -147,7 +147,7 @@ func (x *InetSocketAddressWrapper) appendJSON(dst []byte, version Version) []byt
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the UnixSocketAddressWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *UnixSocketAddressWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var unixSocketAddressWrapperBuckets = []uint16{505}
@@ -157,7 +157,7 @@ func (x *UnixSocketAddressWrapper) buckets() []uint16 { return unixSocketAddress
 func (x *UnixSocketAddressWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -166,7 +166,7 @@ func (x *UnixSocketAddressWrapper) appendJSON(dst []byte, version Version) []byt
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the VsockSocketAddressWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *VsockSocketAddressWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var vsockSocketAddressWrapperBuckets = []uint16{505}
@@ -176,7 +176,7 @@ func (x *VsockSocketAddressWrapper) buckets() []uint16 { return vsockSocketAddre
 func (x *VsockSocketAddressWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -185,7 +185,7 @@ func (x *VsockSocketAddressWrapper) appendJSON(dst []byte, version Version) []by
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the FdSocketAddressWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *FdSocketAddressWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var fdSocketAddressWrapperBuckets = []uint16{505}
@@ -195,7 +195,7 @@ func (x *FdSocketAddressWrapper) buckets() []uint16 { return fdSocketAddressWrap
 func (x *FdSocketAddressWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -204,7 +204,7 @@ func (x *FdSocketAddressWrapper) appendJSON(dst []byte, version Version) []byte 
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SocketAddressLegacy as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SocketAddressLegacy) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var socketAddressLegacyBuckets = []uint16{425}
@@ -214,7 +214,7 @@ func (x *SocketAddressLegacy) buckets() []uint16 { return socketAddressLegacyBuc
 func (x *SocketAddressLegacy) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // type
-		return appendEnum(appendKey(dst, "\"type\": "), x.Type)
+		return appendEnum(appendKey(dst, `"type": `), x.Type)
 	}
 	return dst
 }
@@ -226,7 +226,7 @@ func (x *SocketAddressLegacy) appendJSON(dst []byte, version Version) []byte {
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the SocketAddress as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SocketAddress) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var socketAddressBuckets = []uint16{425}
@@ -236,7 +236,7 @@ func (x *SocketAddress) buckets() []uint16 { return socketAddressBuckets }
 func (x *SocketAddress) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // type
-		return appendEnum(appendKey(dst, "\"type\": "), x.Type)
+		return appendEnum(appendKey(dst, `"type": `), x.Type)
 	}
 	return dst
 }
@@ -248,17 +248,17 @@ func (x *SocketAddress) appendJSON(dst []byte, version Version) []byte {
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the StatusInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *StatusInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *StatusInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendEnum(appendKey(dst, "\"status\": "), x.Status)
-	dst = qjson.AppendBool(appendKey(dst, "\"running\": "), x.Running)
+	dst = appendEnum(appendKey(dst, `"status": `), x.Status)
+	dst = qjson.AppendBool(appendKey(dst, `"running": `), x.Running)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the QCryptoBlockOptionsQCow as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QCryptoBlockOptionsQCow) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var qCryptoBlockOptionsQCowBuckets = []uint16{498}
@@ -269,7 +269,7 @@ func (x *QCryptoBlockOptionsQCow) appendMember(dst []byte, i int, _ Version) []b
 	switch i {
 	case 0: // key-secret
 		if x.KeySecret != nil {
-			return appendString(appendKey(dst, "\"key-secret\": "), *x.KeySecret)
+			return appendString(appendKey(dst, `"key-secret": `), *x.KeySecret)
 		}
 	}
 	return dst
@@ -279,7 +279,7 @@ func (x *QCryptoBlockOptionsQCow) appendJSON(dst []byte, version Version) []byte
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the QCryptoBlockOptionsLUKS as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QCryptoBlockOptionsLUKS) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var qCryptoBlockOptionsLUKSBuckets = []uint16{498}
@@ -290,7 +290,7 @@ func (x *QCryptoBlockOptionsLUKS) appendMember(dst []byte, i int, _ Version) []b
 	switch i {
 	case 0: // key-secret
 		if x.KeySecret != nil {
-			return appendString(appendKey(dst, "\"key-secret\": "), *x.KeySecret)
+			return appendString(appendKey(dst, `"key-secret": `), *x.KeySecret)
 		}
 	}
 	return dst
@@ -300,23 +300,23 @@ func (x *QCryptoBlockOptionsLUKS) appendJSON(dst []byte, version Version) []byte
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the QCryptoBlockInfoLUKSSlot as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QCryptoBlockInfoLUKSSlot) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *QCryptoBlockInfoLUKSSlot) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = qjson.AppendBool(appendKey(dst, "\"active\": "), x.Active)
+	dst = qjson.AppendBool(appendKey(dst, `"active": `), x.Active)
 	if x.Iters != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iters\": "), *x.Iters)
+		dst = qjson.AppendInt(appendKey(dst, `"iters": `), *x.Iters)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"key-offset\": "), x.KeyOffset)
+	dst = qjson.AppendInt(appendKey(dst, `"key-offset": `), x.KeyOffset)
 	if x.Stripes != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"stripes\": "), *x.Stripes)
+		dst = qjson.AppendInt(appendKey(dst, `"stripes": `), *x.Stripes)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the QCryptoBlockInfoLUKS as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QCryptoBlockInfoLUKS) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var qCryptoBlockInfoLUKSBuckets = []uint16{7, 28, 79, 120, 148, 188, 377, 387, 397, 456}
@@ -326,29 +326,29 @@ func (x *QCryptoBlockInfoLUKS) buckets() []uint16 { return qCryptoBlockInfoLUKSB
 func (x *QCryptoBlockInfoLUKS) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // ivgen-alg
-		return appendEnum(appendKey(dst, "\"ivgen-alg\": "), x.IvgenAlg)
+		return appendEnum(appendKey(dst, `"ivgen-alg": `), x.IvgenAlg)
 	case 1: // detached-header
 		if version >= V9_0 {
-			return qjson.AppendBool(appendKey(dst, "\"detached-header\": "), x.DetachedHeader)
+			return qjson.AppendBool(appendKey(dst, `"detached-header": `), x.DetachedHeader)
 		}
 	case 2: // hash-alg
-		return appendEnum(appendKey(dst, "\"hash-alg\": "), x.HashAlg)
+		return appendEnum(appendKey(dst, `"hash-alg": `), x.HashAlg)
 	case 3: // cipher-alg
-		return appendEnum(appendKey(dst, "\"cipher-alg\": "), x.CipherAlg)
+		return appendEnum(appendKey(dst, `"cipher-alg": `), x.CipherAlg)
 	case 4: // uuid
-		return appendString(appendKey(dst, "\"uuid\": "), x.Uuid)
+		return appendString(appendKey(dst, `"uuid": `), x.Uuid)
 	case 5: // ivgen-hash-alg
 		if x.IvgenHashAlg != nil {
-			return appendEnum(appendKey(dst, "\"ivgen-hash-alg\": "), *x.IvgenHashAlg)
+			return appendEnum(appendKey(dst, `"ivgen-hash-alg": `), *x.IvgenHashAlg)
 		}
 	case 6: // cipher-mode
-		return appendEnum(appendKey(dst, "\"cipher-mode\": "), x.CipherMode)
+		return appendEnum(appendKey(dst, `"cipher-mode": `), x.CipherMode)
 	case 7: // slots
-		return appendList(appendKey(dst, "\"slots\": "), x.Slots, version)
+		return appendList(appendKey(dst, `"slots": `), x.Slots, version)
 	case 8: // payload-offset
-		return qjson.AppendInt(appendKey(dst, "\"payload-offset\": "), x.PayloadOffset)
+		return qjson.AppendInt(appendKey(dst, `"payload-offset": `), x.PayloadOffset)
 	case 9: // master-key-iters
-		return qjson.AppendInt(appendKey(dst, "\"master-key-iters\": "), x.MasterKeyIters)
+		return qjson.AppendInt(appendKey(dst, `"master-key-iters": `), x.MasterKeyIters)
 	}
 	return dst
 }
@@ -357,7 +357,7 @@ func (x *QCryptoBlockInfoLUKS) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SecretProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SecretProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var secretPropertiesBuckets = []uint16{139, 166, 337, 463, 505}
@@ -368,23 +368,23 @@ func (x *SecretProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // keyid
 		if x.Keyid != nil {
-			return appendString(appendKey(dst, "\"keyid\": "), *x.Keyid)
+			return appendString(appendKey(dst, `"keyid": `), *x.Keyid)
 		}
 	case 1: // iv
 		if x.Iv != nil {
-			return appendString(appendKey(dst, "\"iv\": "), *x.Iv)
+			return appendString(appendKey(dst, `"iv": `), *x.Iv)
 		}
 	case 2: // format
 		if x.Format != nil {
-			return appendEnum(appendKey(dst, "\"format\": "), *x.Format)
+			return appendEnum(appendKey(dst, `"format": `), *x.Format)
 		}
 	case 3: // file
 		if x.File != nil {
-			return appendString(appendKey(dst, "\"file\": "), *x.File)
+			return appendString(appendKey(dst, `"file": `), *x.File)
 		}
 	case 4: // data
 		if x.Data != nil {
-			return appendString(appendKey(dst, "\"data\": "), *x.Data)
+			return appendString(appendKey(dst, `"data": `), *x.Data)
 		}
 	}
 	return dst
@@ -394,7 +394,7 @@ func (x *SecretProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SecretKeyringProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SecretKeyringProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var secretKeyringPropertiesBuckets = []uint16{80, 139, 166, 337}
@@ -404,18 +404,18 @@ func (x *SecretKeyringProperties) buckets() []uint16 { return secretKeyringPrope
 func (x *SecretKeyringProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // serial
-		return qjson.AppendInt(appendKey(dst, "\"serial\": "), int64(x.Serial))
+		return qjson.AppendInt(appendKey(dst, `"serial": `), int64(x.Serial))
 	case 1: // keyid
 		if x.Keyid != nil {
-			return appendString(appendKey(dst, "\"keyid\": "), *x.Keyid)
+			return appendString(appendKey(dst, `"keyid": `), *x.Keyid)
 		}
 	case 2: // iv
 		if x.Iv != nil {
-			return appendString(appendKey(dst, "\"iv\": "), *x.Iv)
+			return appendString(appendKey(dst, `"iv": `), *x.Iv)
 		}
 	case 3: // format
 		if x.Format != nil {
-			return appendEnum(appendKey(dst, "\"format\": "), *x.Format)
+			return appendEnum(appendKey(dst, `"format": `), *x.Format)
 		}
 	}
 	return dst
@@ -425,7 +425,7 @@ func (x *SecretKeyringProperties) appendJSON(dst []byte, version Version) []byte
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the TlsCredsProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *TlsCredsProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var tlsCredsPropertiesBuckets = []uint16{212, 286, 384, 439}
@@ -436,19 +436,19 @@ func (x *TlsCredsProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // dir
 		if x.Dir != nil {
-			return appendString(appendKey(dst, "\"dir\": "), *x.Dir)
+			return appendString(appendKey(dst, `"dir": `), *x.Dir)
 		}
 	case 1: // endpoint
 		if x.Endpoint != nil {
-			return appendEnum(appendKey(dst, "\"endpoint\": "), *x.Endpoint)
+			return appendEnum(appendKey(dst, `"endpoint": `), *x.Endpoint)
 		}
 	case 2: // verify-peer
 		if x.VerifyPeer != nil {
-			return qjson.AppendBool(appendKey(dst, "\"verify-peer\": "), *x.VerifyPeer)
+			return qjson.AppendBool(appendKey(dst, `"verify-peer": `), *x.VerifyPeer)
 		}
 	case 3: // priority
 		if x.Priority != nil {
-			return appendString(appendKey(dst, "\"priority\": "), *x.Priority)
+			return appendString(appendKey(dst, `"priority": `), *x.Priority)
 		}
 	}
 	return dst
@@ -458,7 +458,7 @@ func (x *TlsCredsProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the TlsCredsAnonProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *TlsCredsAnonProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var tlsCredsAnonPropertiesBuckets = []uint16{212, 286, 384, 439}
@@ -469,19 +469,19 @@ func (x *TlsCredsAnonProperties) appendMember(dst []byte, i int, _ Version) []by
 	switch i {
 	case 0: // dir
 		if x.Dir != nil {
-			return appendString(appendKey(dst, "\"dir\": "), *x.Dir)
+			return appendString(appendKey(dst, `"dir": `), *x.Dir)
 		}
 	case 1: // endpoint
 		if x.Endpoint != nil {
-			return appendEnum(appendKey(dst, "\"endpoint\": "), *x.Endpoint)
+			return appendEnum(appendKey(dst, `"endpoint": `), *x.Endpoint)
 		}
 	case 2: // verify-peer
 		if x.VerifyPeer != nil {
-			return qjson.AppendBool(appendKey(dst, "\"verify-peer\": "), *x.VerifyPeer)
+			return qjson.AppendBool(appendKey(dst, `"verify-peer": `), *x.VerifyPeer)
 		}
 	case 3: // priority
 		if x.Priority != nil {
-			return appendString(appendKey(dst, "\"priority\": "), *x.Priority)
+			return appendString(appendKey(dst, `"priority": `), *x.Priority)
 		}
 	}
 	return dst
@@ -491,7 +491,7 @@ func (x *TlsCredsAnonProperties) appendJSON(dst []byte, version Version) []byte 
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the TlsCredsPskProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *TlsCredsPskProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var tlsCredsPskPropertiesBuckets = []uint16{212, 286, 318, 384, 439}
@@ -502,23 +502,23 @@ func (x *TlsCredsPskProperties) appendMember(dst []byte, i int, _ Version) []byt
 	switch i {
 	case 0: // dir
 		if x.Dir != nil {
-			return appendString(appendKey(dst, "\"dir\": "), *x.Dir)
+			return appendString(appendKey(dst, `"dir": `), *x.Dir)
 		}
 	case 1: // endpoint
 		if x.Endpoint != nil {
-			return appendEnum(appendKey(dst, "\"endpoint\": "), *x.Endpoint)
+			return appendEnum(appendKey(dst, `"endpoint": `), *x.Endpoint)
 		}
 	case 2: // username
 		if x.Username != nil {
-			return appendString(appendKey(dst, "\"username\": "), *x.Username)
+			return appendString(appendKey(dst, `"username": `), *x.Username)
 		}
 	case 3: // verify-peer
 		if x.VerifyPeer != nil {
-			return qjson.AppendBool(appendKey(dst, "\"verify-peer\": "), *x.VerifyPeer)
+			return qjson.AppendBool(appendKey(dst, `"verify-peer": `), *x.VerifyPeer)
 		}
 	case 4: // priority
 		if x.Priority != nil {
-			return appendString(appendKey(dst, "\"priority\": "), *x.Priority)
+			return appendString(appendKey(dst, `"priority": `), *x.Priority)
 		}
 	}
 	return dst
@@ -528,7 +528,7 @@ func (x *TlsCredsPskProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the TlsCredsX509Properties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *TlsCredsX509Properties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var tlsCredsX509PropertiesBuckets = []uint16{37, 80, 212, 286, 384, 439}
@@ -539,27 +539,27 @@ func (x *TlsCredsX509Properties) appendMember(dst []byte, i int, _ Version) []by
 	switch i {
 	case 0: // passwordid
 		if x.Passwordid != nil {
-			return appendString(appendKey(dst, "\"passwordid\": "), *x.Passwordid)
+			return appendString(appendKey(dst, `"passwordid": `), *x.Passwordid)
 		}
 	case 1: // sanity-check
 		if x.SanityCheck != nil {
-			return qjson.AppendBool(appendKey(dst, "\"sanity-check\": "), *x.SanityCheck)
+			return qjson.AppendBool(appendKey(dst, `"sanity-check": `), *x.SanityCheck)
 		}
 	case 2: // dir
 		if x.Dir != nil {
-			return appendString(appendKey(dst, "\"dir\": "), *x.Dir)
+			return appendString(appendKey(dst, `"dir": `), *x.Dir)
 		}
 	case 3: // endpoint
 		if x.Endpoint != nil {
-			return appendEnum(appendKey(dst, "\"endpoint\": "), *x.Endpoint)
+			return appendEnum(appendKey(dst, `"endpoint": `), *x.Endpoint)
 		}
 	case 4: // verify-peer
 		if x.VerifyPeer != nil {
-			return qjson.AppendBool(appendKey(dst, "\"verify-peer\": "), *x.VerifyPeer)
+			return qjson.AppendBool(appendKey(dst, `"verify-peer": `), *x.VerifyPeer)
 		}
 	case 5: // priority
 		if x.Priority != nil {
-			return appendString(appendKey(dst, "\"priority\": "), *x.Priority)
+			return appendString(appendKey(dst, `"priority": `), *x.Priority)
 		}
 	}
 	return dst
@@ -569,41 +569,41 @@ func (x *TlsCredsX509Properties) appendJSON(dst []byte, version Version) []byte 
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the JobInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *JobInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *JobInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = qjson.AppendInt(appendKey(dst, "\"current-progress\": "), x.CurrentProgress)
-	dst = appendEnum(appendKey(dst, "\"status\": "), x.Status)
-	dst = qjson.AppendInt(appendKey(dst, "\"total-progress\": "), x.TotalProgress)
-	dst = appendEnum(appendKey(dst, "\"type\": "), x.Type)
-	dst = appendString(appendKey(dst, "\"id\": "), x.Id)
+	dst = qjson.AppendInt(appendKey(dst, `"current-progress": `), x.CurrentProgress)
+	dst = appendEnum(appendKey(dst, `"status": `), x.Status)
+	dst = qjson.AppendInt(appendKey(dst, `"total-progress": `), x.TotalProgress)
+	dst = appendEnum(appendKey(dst, `"type": `), x.Type)
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
 	if x.Error != nil {
-		dst = appendString(appendKey(dst, "\"error\": "), *x.Error)
+		dst = appendString(appendKey(dst, `"error": `), *x.Error)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the SnapshotInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SnapshotInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *SnapshotInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Icount != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"icount\": "), *x.Icount)
+		dst = qjson.AppendInt(appendKey(dst, `"icount": `), *x.Icount)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"vm-clock-nsec\": "), x.VmClockNsec)
-	dst = appendString(appendKey(dst, "\"name\": "), x.Name)
-	dst = qjson.AppendInt(appendKey(dst, "\"date-sec\": "), x.DateSec)
-	dst = qjson.AppendInt(appendKey(dst, "\"date-nsec\": "), x.DateNsec)
-	dst = qjson.AppendInt(appendKey(dst, "\"vm-clock-sec\": "), x.VmClockSec)
-	dst = appendString(appendKey(dst, "\"id\": "), x.Id)
-	dst = qjson.AppendInt(appendKey(dst, "\"vm-state-size\": "), x.VmStateSize)
+	dst = qjson.AppendInt(appendKey(dst, `"vm-clock-nsec": `), x.VmClockNsec)
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
+	dst = qjson.AppendInt(appendKey(dst, `"date-sec": `), x.DateSec)
+	dst = qjson.AppendInt(appendKey(dst, `"date-nsec": `), x.DateNsec)
+	dst = qjson.AppendInt(appendKey(dst, `"vm-clock-sec": `), x.VmClockSec)
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
+	dst = qjson.AppendInt(appendKey(dst, `"vm-state-size": `), x.VmStateSize)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ImageInfoSpecificQCow2Encryption as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ImageInfoSpecificQCow2Encryption) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -617,7 +617,7 @@ func (x *ImageInfoSpecificQCow2Encryption) buckets() []uint16 {
 func (x *ImageInfoSpecificQCow2Encryption) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // format
-		return appendEnum(appendKey(dst, "\"format\": "), x.Format)
+		return appendEnum(appendKey(dst, `"format": `), x.Format)
 	}
 	return dst
 }
@@ -629,96 +629,90 @@ func (x *ImageInfoSpecificQCow2Encryption) appendJSON(dst []byte, version Versio
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the ImageInfoSpecificQCow2 as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ImageInfoSpecificQCow2) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ImageInfoSpecificQCow2) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"compat\": "), x.Compat)
-	dst = appendEnum(appendKey(dst, "\"compression-type\": "), x.CompressionType)
+	dst = appendString(appendKey(dst, `"compat": `), x.Compat)
+	dst = appendEnum(appendKey(dst, `"compression-type": `), x.CompressionType)
 	if x.LazyRefcounts != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"lazy-refcounts\": "), *x.LazyRefcounts)
+		dst = qjson.AppendBool(appendKey(dst, `"lazy-refcounts": `), *x.LazyRefcounts)
 	}
 	if x.Bitmaps != nil {
-		dst = appendList(appendKey(dst, "\"bitmaps\": "), x.Bitmaps, version)
+		dst = appendList(appendKey(dst, `"bitmaps": `), x.Bitmaps, version)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"refcount-bits\": "), x.RefcountBits)
+	dst = qjson.AppendInt(appendKey(dst, `"refcount-bits": `), x.RefcountBits)
 	if x.DataFile != nil {
-		dst = appendString(appendKey(dst, "\"data-file\": "), *x.DataFile)
+		dst = appendString(appendKey(dst, `"data-file": `), *x.DataFile)
 	}
 	if x.Encrypt != nil {
-		dst = x.Encrypt.appendJSON(appendKey(dst, "\"encrypt\": "), version)
+		dst = x.Encrypt.appendJSON(appendKey(dst, `"encrypt": `), version)
 	}
 	if x.DataFileRaw != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"data-file-raw\": "), *x.DataFileRaw)
+		dst = qjson.AppendBool(appendKey(dst, `"data-file-raw": `), *x.DataFileRaw)
 	}
 	if x.Corrupt != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"corrupt\": "), *x.Corrupt)
+		dst = qjson.AppendBool(appendKey(dst, `"corrupt": `), *x.Corrupt)
 	}
 	if x.ExtendedL2 != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"extended-l2\": "), *x.ExtendedL2)
+		dst = qjson.AppendBool(appendKey(dst, `"extended-l2": `), *x.ExtendedL2)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ImageInfoSpecificVmdk as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ImageInfoSpecificVmdk) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ImageInfoSpecificVmdk) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
-	dst = qjson.AppendInt(appendKey(dst, "\"cid\": "), x.Cid)
-	dst = qjson.AppendInt(appendKey(dst, "\"parent-cid\": "), x.ParentCid)
-	dst = appendString(appendKey(dst, "\"create-type\": "), x.CreateType)
-	dst = appendList(appendKey(dst, "\"extents\": "), x.Extents, version)
+	dst = qjson.AppendInt(appendKey(dst, `"cid": `), x.Cid)
+	dst = qjson.AppendInt(appendKey(dst, `"parent-cid": `), x.ParentCid)
+	dst = appendString(appendKey(dst, `"create-type": `), x.CreateType)
+	dst = appendList(appendKey(dst, `"extents": `), x.Extents, version)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the VmdkExtentInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *VmdkExtentInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
-func (x *VmdkExtentInfo) appendJSON(dst []byte, version Version) []byte {
+func (x *VmdkExtentInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	if version >= V8_0 && x.Compressed != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"compressed\": "), *x.Compressed)
+	if x.Compressed != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"compressed": `), *x.Compressed)
 	}
-	if version >= V8_0 {
-		dst = qjson.AppendInt(appendKey(dst, "\"virtual-size\": "), x.VirtualSize)
+	dst = qjson.AppendInt(appendKey(dst, `"virtual-size": `), x.VirtualSize)
+	dst = appendString(appendKey(dst, `"filename": `), x.Filename)
+	if x.ClusterSize != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"cluster-size": `), *x.ClusterSize)
 	}
-	if version >= V8_0 {
-		dst = appendString(appendKey(dst, "\"filename\": "), x.Filename)
-	}
-	if version >= V8_0 && x.ClusterSize != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"cluster-size\": "), *x.ClusterSize)
-	}
-	if version >= V8_0 {
-		dst = appendString(appendKey(dst, "\"format\": "), x.Format)
-	}
+	dst = appendString(appendKey(dst, `"format": `), x.Format)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ImageInfoSpecificRbd as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ImageInfoSpecificRbd) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ImageInfoSpecificRbd) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.EncryptionFormat != nil {
-		dst = appendEnum(appendKey(dst, "\"encryption-format\": "), *x.EncryptionFormat)
+		dst = appendEnum(appendKey(dst, `"encryption-format": `), *x.EncryptionFormat)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ImageInfoSpecificFile as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ImageInfoSpecificFile) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ImageInfoSpecificFile) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
 	if version >= V8_0 && x.ExtentSizeHint != nil {
-		dst = qjson.AppendUint(appendKey(dst, "\"extent-size-hint\": "), *x.ExtentSizeHint)
+		dst = qjson.AppendUint(appendKey(dst, `"extent-size-hint": `), *x.ExtentSizeHint)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ImageInfoSpecificQCow2Wrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ImageInfoSpecificQCow2Wrapper) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -732,7 +726,7 @@ func (x *ImageInfoSpecificQCow2Wrapper) buckets() []uint16 {
 func (x *ImageInfoSpecificQCow2Wrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -741,7 +735,7 @@ func (x *ImageInfoSpecificQCow2Wrapper) appendJSON(dst []byte, version Version) 
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ImageInfoSpecificVmdkWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ImageInfoSpecificVmdkWrapper) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -753,7 +747,7 @@ func (x *ImageInfoSpecificVmdkWrapper) buckets() []uint16 { return imageInfoSpec
 func (x *ImageInfoSpecificVmdkWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -762,7 +756,7 @@ func (x *ImageInfoSpecificVmdkWrapper) appendJSON(dst []byte, version Version) [
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ImageInfoSpecificLUKSWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ImageInfoSpecificLUKSWrapper) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -774,7 +768,7 @@ func (x *ImageInfoSpecificLUKSWrapper) buckets() []uint16 { return imageInfoSpec
 func (x *ImageInfoSpecificLUKSWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -783,7 +777,7 @@ func (x *ImageInfoSpecificLUKSWrapper) appendJSON(dst []byte, version Version) [
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ImageInfoSpecificRbdWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ImageInfoSpecificRbdWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var imageInfoSpecificRbdWrapperBuckets = []uint16{505}
@@ -793,7 +787,7 @@ func (x *ImageInfoSpecificRbdWrapper) buckets() []uint16 { return imageInfoSpeci
 func (x *ImageInfoSpecificRbdWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -802,7 +796,7 @@ func (x *ImageInfoSpecificRbdWrapper) appendJSON(dst []byte, version Version) []
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ImageInfoSpecificFileWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ImageInfoSpecificFileWrapper) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -815,7 +809,7 @@ func (x *ImageInfoSpecificFileWrapper) appendMember(dst []byte, i int, version V
 	switch i {
 	case 0: // data
 		if version >= V8_0 {
-			return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+			return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 		}
 	}
 	return dst
@@ -825,7 +819,7 @@ func (x *ImageInfoSpecificFileWrapper) appendJSON(dst []byte, version Version) [
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ImageInfoSpecific as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ImageInfoSpecific) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var imageInfoSpecificBuckets = []uint16{425}
@@ -835,7 +829,7 @@ func (x *ImageInfoSpecific) buckets() []uint16 { return imageInfoSpecificBuckets
 func (x *ImageInfoSpecific) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // type
-		return appendEnum(appendKey(dst, "\"type\": "), x.Type)
+		return appendEnum(appendKey(dst, `"type": `), x.Type)
 	}
 	return dst
 }
@@ -847,308 +841,302 @@ func (x *ImageInfoSpecific) appendJSON(dst []byte, version Version) []byte {
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the ImageInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ImageInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ImageInfo) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
 	if x.BackingImage != nil {
-		dst = x.BackingImage.appendJSON(appendKey(dst, "\"backing-image\": "), version)
+		dst = x.BackingImage.appendJSON(appendKey(dst, `"backing-image": `), version)
 	}
 	if x.Compressed != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"compressed\": "), *x.Compressed)
+		dst = qjson.AppendBool(appendKey(dst, `"compressed": `), *x.Compressed)
 	}
-	if version >= V8_0 && x.BackingFilenameFormat != nil {
-		dst = appendString(appendKey(dst, "\"backing-filename-format\": "), *x.BackingFilenameFormat)
+	if x.BackingFilenameFormat != nil {
+		dst = appendString(appendKey(dst, `"backing-filename-format": `), *x.BackingFilenameFormat)
 	}
-	if version >= V8_0 && x.Snapshots != nil {
-		dst = appendList(appendKey(dst, "\"snapshots\": "), x.Snapshots, version)
+	if x.Snapshots != nil {
+		dst = appendList(appendKey(dst, `"snapshots": `), x.Snapshots, version)
 	}
-	if version >= V8_0 {
-		dst = qjson.AppendInt(appendKey(dst, "\"virtual-size\": "), x.VirtualSize)
+	dst = qjson.AppendInt(appendKey(dst, `"virtual-size": `), x.VirtualSize)
+	dst = appendString(appendKey(dst, `"filename": `), x.Filename)
+	if x.ClusterSize != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"cluster-size": `), *x.ClusterSize)
 	}
-	if version >= V8_0 {
-		dst = appendString(appendKey(dst, "\"filename\": "), x.Filename)
-	}
-	if version >= V8_0 && x.ClusterSize != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"cluster-size\": "), *x.ClusterSize)
-	}
-	if version >= V8_0 {
-		dst = appendString(appendKey(dst, "\"format\": "), x.Format)
-	}
-	if version >= V8_0 && x.ActualSize != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"actual-size\": "), *x.ActualSize)
+	dst = appendString(appendKey(dst, `"format": `), x.Format)
+	if x.ActualSize != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"actual-size": `), *x.ActualSize)
 	}
 	if x.FormatSpecific != nil {
-		dst = x.FormatSpecific.appendJSON(appendKey(dst, "\"format-specific\": "), version)
+		dst = x.FormatSpecific.appendJSON(appendKey(dst, `"format-specific": `), version)
 	}
-	if version >= V8_0 && x.FullBackingFilename != nil {
-		dst = appendString(appendKey(dst, "\"full-backing-filename\": "), *x.FullBackingFilename)
+	if x.FullBackingFilename != nil {
+		dst = appendString(appendKey(dst, `"full-backing-filename": `), *x.FullBackingFilename)
 	}
-	if version >= V8_0 && x.Encrypted != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"encrypted\": "), *x.Encrypted)
+	if x.Encrypted != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"encrypted": `), *x.Encrypted)
 	}
-	if version >= V8_0 && x.BackingFilename != nil {
-		dst = appendString(appendKey(dst, "\"backing-filename\": "), *x.BackingFilename)
+	if x.BackingFilename != nil {
+		dst = appendString(appendKey(dst, `"backing-filename": `), *x.BackingFilename)
 	}
-	if version >= V8_0 && x.DirtyFlag != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"dirty-flag\": "), *x.DirtyFlag)
+	if x.DirtyFlag != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"dirty-flag": `), *x.DirtyFlag)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockdevCacheInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevCacheInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockdevCacheInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = qjson.AppendBool(appendKey(dst, "\"no-flush\": "), x.NoFlush)
-	dst = qjson.AppendBool(appendKey(dst, "\"direct\": "), x.Direct)
-	dst = qjson.AppendBool(appendKey(dst, "\"writeback\": "), x.Writeback)
+	dst = qjson.AppendBool(appendKey(dst, `"no-flush": `), x.NoFlush)
+	dst = qjson.AppendBool(appendKey(dst, `"direct": `), x.Direct)
+	dst = qjson.AppendBool(appendKey(dst, `"writeback": `), x.Writeback)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockDeviceInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockDeviceInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockDeviceInfo) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
-	dst = qjson.AppendInt(appendKey(dst, "\"iops_rd\": "), x.IopsRd)
-	dst = appendEnum(appendKey(dst, "\"detect_zeroes\": "), x.DetectZeroes)
+	dst = qjson.AppendInt(appendKey(dst, `"iops_rd": `), x.IopsRd)
+	dst = appendEnum(appendKey(dst, `"detect_zeroes": `), x.DetectZeroes)
 	if version >= V10_0 {
-		dst = qjson.AppendBool(appendKey(dst, "\"active\": "), x.Active)
+		dst = qjson.AppendBool(appendKey(dst, `"active": `), x.Active)
 	}
 	if x.IopsMaxLength != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops_max_length\": "), *x.IopsMaxLength)
+		dst = qjson.AppendInt(appendKey(dst, `"iops_max_length": `), *x.IopsMaxLength)
 	}
 	if x.BpsMaxLength != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps_max_length\": "), *x.BpsMaxLength)
+		dst = qjson.AppendInt(appendKey(dst, `"bps_max_length": `), *x.BpsMaxLength)
 	}
-	dst = x.Image.appendJSON(appendKey(dst, "\"image\": "), version)
-	dst = qjson.AppendInt(appendKey(dst, "\"iops_wr\": "), x.IopsWr)
+	dst = x.Image.appendJSON(appendKey(dst, `"image": `), version)
+	dst = qjson.AppendInt(appendKey(dst, `"iops_wr": `), x.IopsWr)
 	if x.Group != nil {
-		dst = appendString(appendKey(dst, "\"group\": "), *x.Group)
+		dst = appendString(appendKey(dst, `"group": `), *x.Group)
 	}
-	dst = qjson.AppendBool(appendKey(dst, "\"ro\": "), x.Ro)
+	dst = qjson.AppendBool(appendKey(dst, `"ro": `), x.Ro)
 	if x.NodeName != nil {
-		dst = appendString(appendKey(dst, "\"node-name\": "), *x.NodeName)
+		dst = appendString(appendKey(dst, `"node-name": `), *x.NodeName)
 	}
 	if x.BpsWrMaxLength != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps_wr_max_length\": "), *x.BpsWrMaxLength)
+		dst = qjson.AppendInt(appendKey(dst, `"bps_wr_max_length": `), *x.BpsWrMaxLength)
 	}
 	if x.IopsSize != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops_size\": "), *x.IopsSize)
+		dst = qjson.AppendInt(appendKey(dst, `"iops_size": `), *x.IopsSize)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"backing_file_depth\": "), x.BackingFileDepth)
+	dst = qjson.AppendInt(appendKey(dst, `"backing_file_depth": `), x.BackingFileDepth)
 	if x.IopsRdMaxLength != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops_rd_max_length\": "), *x.IopsRdMaxLength)
+		dst = qjson.AppendInt(appendKey(dst, `"iops_rd_max_length": `), *x.IopsRdMaxLength)
 	}
 	if x.BpsWrMax != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps_wr_max\": "), *x.BpsWrMax)
+		dst = qjson.AppendInt(appendKey(dst, `"bps_wr_max": `), *x.BpsWrMax)
 	}
 	if x.BpsRdMaxLength != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps_rd_max_length\": "), *x.BpsRdMaxLength)
+		dst = qjson.AppendInt(appendKey(dst, `"bps_rd_max_length": `), *x.BpsRdMaxLength)
 	}
-	dst = appendString(appendKey(dst, "\"drv\": "), x.Drv)
+	dst = appendString(appendKey(dst, `"drv": `), x.Drv)
 	if x.IopsRdMax != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops_rd_max\": "), *x.IopsRdMax)
+		dst = qjson.AppendInt(appendKey(dst, `"iops_rd_max": `), *x.IopsRdMax)
 	}
 	if x.BpsMax != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps_max\": "), *x.BpsMax)
+		dst = qjson.AppendInt(appendKey(dst, `"bps_max": `), *x.BpsMax)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"iops\": "), x.Iops)
-	dst = qjson.AppendInt(appendKey(dst, "\"bps_wr\": "), x.BpsWr)
+	dst = qjson.AppendInt(appendKey(dst, `"iops": `), x.Iops)
+	dst = qjson.AppendInt(appendKey(dst, `"bps_wr": `), x.BpsWr)
 	if x.BpsRdMax != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps_rd_max\": "), *x.BpsRdMax)
+		dst = qjson.AppendInt(appendKey(dst, `"bps_rd_max": `), *x.BpsRdMax)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"write_threshold\": "), x.WriteThreshold)
+	dst = qjson.AppendInt(appendKey(dst, `"write_threshold": `), x.WriteThreshold)
 	if x.BackingFile != nil {
-		dst = appendString(appendKey(dst, "\"backing_file\": "), *x.BackingFile)
+		dst = appendString(appendKey(dst, `"backing_file": `), *x.BackingFile)
 	}
 	if x.DirtyBitmaps != nil {
-		dst = appendList(appendKey(dst, "\"dirty-bitmaps\": "), x.DirtyBitmaps, version)
+		dst = appendList(appendKey(dst, `"dirty-bitmaps": `), x.DirtyBitmaps, version)
 	}
-	dst = qjson.AppendBool(appendKey(dst, "\"encrypted\": "), x.Encrypted)
-	dst = qjson.AppendInt(appendKey(dst, "\"bps\": "), x.Bps)
-	dst = qjson.AppendInt(appendKey(dst, "\"bps_rd\": "), x.BpsRd)
-	dst = x.Cache.appendJSON(appendKey(dst, "\"cache\": "), version)
+	dst = qjson.AppendBool(appendKey(dst, `"encrypted": `), x.Encrypted)
+	dst = qjson.AppendInt(appendKey(dst, `"bps": `), x.Bps)
+	dst = qjson.AppendInt(appendKey(dst, `"bps_rd": `), x.BpsRd)
+	dst = x.Cache.appendJSON(appendKey(dst, `"cache": `), version)
 	if x.IopsMax != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops_max\": "), *x.IopsMax)
+		dst = qjson.AppendInt(appendKey(dst, `"iops_max": `), *x.IopsMax)
 	}
-	dst = appendString(appendKey(dst, "\"file\": "), x.File)
+	dst = appendString(appendKey(dst, `"file": `), x.File)
 	if x.IopsWrMaxLength != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops_wr_max_length\": "), *x.IopsWrMaxLength)
+		dst = qjson.AppendInt(appendKey(dst, `"iops_wr_max_length": `), *x.IopsWrMaxLength)
 	}
 	if x.IopsWrMax != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops_wr_max\": "), *x.IopsWrMax)
+		dst = qjson.AppendInt(appendKey(dst, `"iops_wr_max": `), *x.IopsWrMax)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockDirtyInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockDirtyInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockDirtyInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Name != nil {
-		dst = appendString(appendKey(dst, "\"name\": "), *x.Name)
+		dst = appendString(appendKey(dst, `"name": `), *x.Name)
 	}
-	dst = qjson.AppendBool(appendKey(dst, "\"recording\": "), x.Recording)
-	dst = qjson.AppendBool(appendKey(dst, "\"persistent\": "), x.Persistent)
-	dst = qjson.AppendBool(appendKey(dst, "\"busy\": "), x.Busy)
-	dst = qjson.AppendInt(appendKey(dst, "\"granularity\": "), x.Granularity)
-	dst = qjson.AppendInt(appendKey(dst, "\"count\": "), x.Count)
+	dst = qjson.AppendBool(appendKey(dst, `"recording": `), x.Recording)
+	dst = qjson.AppendBool(appendKey(dst, `"persistent": `), x.Persistent)
+	dst = qjson.AppendBool(appendKey(dst, `"busy": `), x.Busy)
+	dst = qjson.AppendInt(appendKey(dst, `"granularity": `), x.Granularity)
+	dst = qjson.AppendInt(appendKey(dst, `"count": `), x.Count)
 	if x.Inconsistent != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"inconsistent\": "), *x.Inconsistent)
+		dst = qjson.AppendBool(appendKey(dst, `"inconsistent": `), *x.Inconsistent)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the Qcow2BitmapInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *Qcow2BitmapInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *Qcow2BitmapInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendEnums(appendKey(dst, "\"flags\": "), x.Flags)
-	dst = appendString(appendKey(dst, "\"name\": "), x.Name)
-	dst = qjson.AppendInt(appendKey(dst, "\"granularity\": "), x.Granularity)
+	dst = appendEnums(appendKey(dst, `"flags": `), x.Flags)
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
+	dst = qjson.AppendInt(appendKey(dst, `"granularity": `), x.Granularity)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockLatencyHistogramInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockLatencyHistogramInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockLatencyHistogramInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendInts(appendKey(dst, "\"bins\": "), x.Bins)
-	dst = appendInts(appendKey(dst, "\"boundaries\": "), x.Boundaries)
+	dst = appendInts(appendKey(dst, `"bins": `), x.Bins)
+	dst = appendInts(appendKey(dst, `"boundaries": `), x.Boundaries)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockInfo) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
 	if x.IoStatus != nil {
-		dst = appendEnum(appendKey(dst, "\"io-status\": "), *x.IoStatus)
+		dst = appendEnum(appendKey(dst, `"io-status": `), *x.IoStatus)
 	}
-	dst = appendString(appendKey(dst, "\"device\": "), x.Device)
-	dst = qjson.AppendBool(appendKey(dst, "\"locked\": "), x.Locked)
-	dst = qjson.AppendBool(appendKey(dst, "\"removable\": "), x.Removable)
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	dst = qjson.AppendBool(appendKey(dst, `"locked": `), x.Locked)
+	dst = qjson.AppendBool(appendKey(dst, `"removable": `), x.Removable)
 	if x.Inserted != nil {
-		dst = x.Inserted.appendJSON(appendKey(dst, "\"inserted\": "), version)
+		dst = x.Inserted.appendJSON(appendKey(dst, `"inserted": `), version)
 	}
 	if x.Qdev != nil {
-		dst = appendString(appendKey(dst, "\"qdev\": "), *x.Qdev)
+		dst = appendString(appendKey(dst, `"qdev": `), *x.Qdev)
 	}
 	if x.TrayOpen != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"tray_open\": "), *x.TrayOpen)
+		dst = qjson.AppendBool(appendKey(dst, `"tray_open": `), *x.TrayOpen)
 	}
-	dst = appendString(appendKey(dst, "\"type\": "), x.Type)
+	dst = appendString(appendKey(dst, `"type": `), x.Type)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockDeviceTimedStats as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockDeviceTimedStats) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockDeviceTimedStats) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
-	dst = qjson.AppendInt(appendKey(dst, "\"avg_flush_latency_ns\": "), x.AvgFlushLatencyNs)
-	dst = qjson.AppendDouble(appendKey(dst, "\"avg_rd_queue_depth\": "), x.AvgRdQueueDepth)
-	dst = qjson.AppendInt(appendKey(dst, "\"min_rd_latency_ns\": "), x.MinRdLatencyNs)
-	dst = qjson.AppendInt(appendKey(dst, "\"max_flush_latency_ns\": "), x.MaxFlushLatencyNs)
-	dst = qjson.AppendInt(appendKey(dst, "\"avg_wr_latency_ns\": "), x.AvgWrLatencyNs)
+	dst = qjson.AppendInt(appendKey(dst, `"avg_flush_latency_ns": `), x.AvgFlushLatencyNs)
+	dst = qjson.AppendDouble(appendKey(dst, `"avg_rd_queue_depth": `), x.AvgRdQueueDepth)
+	dst = qjson.AppendInt(appendKey(dst, `"min_rd_latency_ns": `), x.MinRdLatencyNs)
+	dst = qjson.AppendInt(appendKey(dst, `"max_flush_latency_ns": `), x.MaxFlushLatencyNs)
+	dst = qjson.AppendInt(appendKey(dst, `"avg_wr_latency_ns": `), x.AvgWrLatencyNs)
 	if version >= V8_1 {
-		dst = qjson.AppendInt(appendKey(dst, "\"avg_zone_append_latency_ns\": "), x.AvgZoneAppendLatencyNs)
+		dst = qjson.AppendInt(appendKey(dst, `"avg_zone_append_latency_ns": `), x.AvgZoneAppendLatencyNs)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"interval_length\": "), x.IntervalLength)
-	dst = qjson.AppendInt(appendKey(dst, "\"max_wr_latency_ns\": "), x.MaxWrLatencyNs)
+	dst = qjson.AppendInt(appendKey(dst, `"interval_length": `), x.IntervalLength)
+	dst = qjson.AppendInt(appendKey(dst, `"max_wr_latency_ns": `), x.MaxWrLatencyNs)
 	if version >= V8_1 {
-		dst = qjson.AppendInt(appendKey(dst, "\"max_zone_append_latency_ns\": "), x.MaxZoneAppendLatencyNs)
+		dst = qjson.AppendInt(appendKey(dst, `"max_zone_append_latency_ns": `), x.MaxZoneAppendLatencyNs)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"avg_rd_latency_ns\": "), x.AvgRdLatencyNs)
-	dst = qjson.AppendInt(appendKey(dst, "\"max_rd_latency_ns\": "), x.MaxRdLatencyNs)
-	dst = qjson.AppendInt(appendKey(dst, "\"min_flush_latency_ns\": "), x.MinFlushLatencyNs)
-	dst = qjson.AppendDouble(appendKey(dst, "\"avg_wr_queue_depth\": "), x.AvgWrQueueDepth)
-	dst = qjson.AppendInt(appendKey(dst, "\"min_wr_latency_ns\": "), x.MinWrLatencyNs)
+	dst = qjson.AppendInt(appendKey(dst, `"avg_rd_latency_ns": `), x.AvgRdLatencyNs)
+	dst = qjson.AppendInt(appendKey(dst, `"max_rd_latency_ns": `), x.MaxRdLatencyNs)
+	dst = qjson.AppendInt(appendKey(dst, `"min_flush_latency_ns": `), x.MinFlushLatencyNs)
+	dst = qjson.AppendDouble(appendKey(dst, `"avg_wr_queue_depth": `), x.AvgWrQueueDepth)
+	dst = qjson.AppendInt(appendKey(dst, `"min_wr_latency_ns": `), x.MinWrLatencyNs)
 	if version >= V8_1 {
-		dst = qjson.AppendInt(appendKey(dst, "\"min_zone_append_latency_ns\": "), x.MinZoneAppendLatencyNs)
+		dst = qjson.AppendInt(appendKey(dst, `"min_zone_append_latency_ns": `), x.MinZoneAppendLatencyNs)
 	}
 	if version >= V8_1 {
-		dst = qjson.AppendDouble(appendKey(dst, "\"avg_zone_append_queue_depth\": "), x.AvgZoneAppendQueueDepth)
+		dst = qjson.AppendDouble(appendKey(dst, `"avg_zone_append_queue_depth": `), x.AvgZoneAppendQueueDepth)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockDeviceStats as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockDeviceStats) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockDeviceStats) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
 	if version >= V8_1 && x.ZoneAppendLatencyHistogram != nil {
-		dst = x.ZoneAppendLatencyHistogram.appendJSON(appendKey(dst, "\"zone_append_latency_histogram\": "), version)
+		dst = x.ZoneAppendLatencyHistogram.appendJSON(appendKey(dst, `"zone_append_latency_histogram": `), version)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"unmap_operations\": "), x.UnmapOperations)
-	dst = qjson.AppendInt(appendKey(dst, "\"unmap_merged\": "), x.UnmapMerged)
+	dst = qjson.AppendInt(appendKey(dst, `"unmap_operations": `), x.UnmapOperations)
+	dst = qjson.AppendInt(appendKey(dst, `"unmap_merged": `), x.UnmapMerged)
 	if version >= V8_1 {
-		dst = qjson.AppendInt(appendKey(dst, "\"failed_zone_append_operations\": "), x.FailedZoneAppendOperations)
+		dst = qjson.AppendInt(appendKey(dst, `"failed_zone_append_operations": `), x.FailedZoneAppendOperations)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"flush_total_time_ns\": "), x.FlushTotalTimeNs)
-	dst = qjson.AppendInt(appendKey(dst, "\"wr_highest_offset\": "), x.WrHighestOffset)
-	dst = qjson.AppendInt(appendKey(dst, "\"wr_total_time_ns\": "), x.WrTotalTimeNs)
-	dst = qjson.AppendInt(appendKey(dst, "\"failed_wr_operations\": "), x.FailedWrOperations)
-	dst = qjson.AppendInt(appendKey(dst, "\"failed_rd_operations\": "), x.FailedRdOperations)
-	dst = qjson.AppendInt(appendKey(dst, "\"wr_merged\": "), x.WrMerged)
-	dst = qjson.AppendInt(appendKey(dst, "\"wr_bytes\": "), x.WrBytes)
-	dst = appendList(appendKey(dst, "\"timed_stats\": "), x.TimedStats, version)
-	dst = qjson.AppendInt(appendKey(dst, "\"failed_unmap_operations\": "), x.FailedUnmapOperations)
+	dst = qjson.AppendInt(appendKey(dst, `"flush_total_time_ns": `), x.FlushTotalTimeNs)
+	dst = qjson.AppendInt(appendKey(dst, `"wr_highest_offset": `), x.WrHighestOffset)
+	dst = qjson.AppendInt(appendKey(dst, `"wr_total_time_ns": `), x.WrTotalTimeNs)
+	dst = qjson.AppendInt(appendKey(dst, `"failed_wr_operations": `), x.FailedWrOperations)
+	dst = qjson.AppendInt(appendKey(dst, `"failed_rd_operations": `), x.FailedRdOperations)
+	dst = qjson.AppendInt(appendKey(dst, `"wr_merged": `), x.WrMerged)
+	dst = qjson.AppendInt(appendKey(dst, `"wr_bytes": `), x.WrBytes)
+	dst = appendList(appendKey(dst, `"timed_stats": `), x.TimedStats, version)
+	dst = qjson.AppendInt(appendKey(dst, `"failed_unmap_operations": `), x.FailedUnmapOperations)
 	if version >= V8_1 {
-		dst = qjson.AppendInt(appendKey(dst, "\"zone_append_merged\": "), x.ZoneAppendMerged)
+		dst = qjson.AppendInt(appendKey(dst, `"zone_append_merged": `), x.ZoneAppendMerged)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"failed_flush_operations\": "), x.FailedFlushOperations)
-	dst = qjson.AppendBool(appendKey(dst, "\"account_invalid\": "), x.AccountInvalid)
-	dst = qjson.AppendInt(appendKey(dst, "\"rd_total_time_ns\": "), x.RdTotalTimeNs)
-	dst = qjson.AppendInt(appendKey(dst, "\"invalid_unmap_operations\": "), x.InvalidUnmapOperations)
-	dst = qjson.AppendInt(appendKey(dst, "\"flush_operations\": "), x.FlushOperations)
-	dst = qjson.AppendInt(appendKey(dst, "\"wr_operations\": "), x.WrOperations)
-	dst = qjson.AppendInt(appendKey(dst, "\"unmap_bytes\": "), x.UnmapBytes)
-	dst = qjson.AppendInt(appendKey(dst, "\"rd_merged\": "), x.RdMerged)
-	dst = qjson.AppendInt(appendKey(dst, "\"rd_bytes\": "), x.RdBytes)
+	dst = qjson.AppendInt(appendKey(dst, `"failed_flush_operations": `), x.FailedFlushOperations)
+	dst = qjson.AppendBool(appendKey(dst, `"account_invalid": `), x.AccountInvalid)
+	dst = qjson.AppendInt(appendKey(dst, `"rd_total_time_ns": `), x.RdTotalTimeNs)
+	dst = qjson.AppendInt(appendKey(dst, `"invalid_unmap_operations": `), x.InvalidUnmapOperations)
+	dst = qjson.AppendInt(appendKey(dst, `"flush_operations": `), x.FlushOperations)
+	dst = qjson.AppendInt(appendKey(dst, `"wr_operations": `), x.WrOperations)
+	dst = qjson.AppendInt(appendKey(dst, `"unmap_bytes": `), x.UnmapBytes)
+	dst = qjson.AppendInt(appendKey(dst, `"rd_merged": `), x.RdMerged)
+	dst = qjson.AppendInt(appendKey(dst, `"rd_bytes": `), x.RdBytes)
 	if x.WrLatencyHistogram != nil {
-		dst = x.WrLatencyHistogram.appendJSON(appendKey(dst, "\"wr_latency_histogram\": "), version)
+		dst = x.WrLatencyHistogram.appendJSON(appendKey(dst, `"wr_latency_histogram": `), version)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"unmap_total_time_ns\": "), x.UnmapTotalTimeNs)
-	dst = qjson.AppendInt(appendKey(dst, "\"invalid_flush_operations\": "), x.InvalidFlushOperations)
-	dst = qjson.AppendBool(appendKey(dst, "\"account_failed\": "), x.AccountFailed)
+	dst = qjson.AppendInt(appendKey(dst, `"unmap_total_time_ns": `), x.UnmapTotalTimeNs)
+	dst = qjson.AppendInt(appendKey(dst, `"invalid_flush_operations": `), x.InvalidFlushOperations)
+	dst = qjson.AppendBool(appendKey(dst, `"account_failed": `), x.AccountFailed)
 	if x.IdleTimeNs != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"idle_time_ns\": "), *x.IdleTimeNs)
+		dst = qjson.AppendInt(appendKey(dst, `"idle_time_ns": `), *x.IdleTimeNs)
 	}
 	if version >= V8_1 {
-		dst = qjson.AppendInt(appendKey(dst, "\"zone_append_total_time_ns\": "), x.ZoneAppendTotalTimeNs)
+		dst = qjson.AppendInt(appendKey(dst, `"zone_append_total_time_ns": `), x.ZoneAppendTotalTimeNs)
 	}
 	if version >= V8_1 {
-		dst = qjson.AppendInt(appendKey(dst, "\"zone_append_operations\": "), x.ZoneAppendOperations)
+		dst = qjson.AppendInt(appendKey(dst, `"zone_append_operations": `), x.ZoneAppendOperations)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"rd_operations\": "), x.RdOperations)
+	dst = qjson.AppendInt(appendKey(dst, `"rd_operations": `), x.RdOperations)
 	if version >= V8_1 {
-		dst = qjson.AppendInt(appendKey(dst, "\"zone_append_bytes\": "), x.ZoneAppendBytes)
+		dst = qjson.AppendInt(appendKey(dst, `"zone_append_bytes": `), x.ZoneAppendBytes)
 	}
 	if version >= V8_1 {
-		dst = qjson.AppendInt(appendKey(dst, "\"invalid_zone_append_operations\": "), x.InvalidZoneAppendOperations)
+		dst = qjson.AppendInt(appendKey(dst, `"invalid_zone_append_operations": `), x.InvalidZoneAppendOperations)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"invalid_wr_operations\": "), x.InvalidWrOperations)
-	dst = qjson.AppendInt(appendKey(dst, "\"invalid_rd_operations\": "), x.InvalidRdOperations)
+	dst = qjson.AppendInt(appendKey(dst, `"invalid_wr_operations": `), x.InvalidWrOperations)
+	dst = qjson.AppendInt(appendKey(dst, `"invalid_rd_operations": `), x.InvalidRdOperations)
 	if x.RdLatencyHistogram != nil {
-		dst = x.RdLatencyHistogram.appendJSON(appendKey(dst, "\"rd_latency_histogram\": "), version)
+		dst = x.RdLatencyHistogram.appendJSON(appendKey(dst, `"rd_latency_histogram": `), version)
 	}
 	if x.FlushLatencyHistogram != nil {
-		dst = x.FlushLatencyHistogram.appendJSON(appendKey(dst, "\"flush_latency_histogram\": "), version)
+		dst = x.FlushLatencyHistogram.appendJSON(appendKey(dst, `"flush_latency_histogram": `), version)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockStatsSpecificFile as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockStatsSpecificFile) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockStatsSpecificFileBuckets = []uint16{57, 78, 282}
@@ -1158,11 +1146,11 @@ func (x *BlockStatsSpecificFile) buckets() []uint16 { return blockStatsSpecificF
 func (x *BlockStatsSpecificFile) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // discard-bytes-ok
-		return qjson.AppendUint(appendKey(dst, "\"discard-bytes-ok\": "), x.DiscardBytesOk)
+		return qjson.AppendUint(appendKey(dst, `"discard-bytes-ok": `), x.DiscardBytesOk)
 	case 1: // discard-nb-ok
-		return qjson.AppendUint(appendKey(dst, "\"discard-nb-ok\": "), x.DiscardNbOk)
+		return qjson.AppendUint(appendKey(dst, `"discard-nb-ok": `), x.DiscardNbOk)
 	case 2: // discard-nb-failed
-		return qjson.AppendUint(appendKey(dst, "\"discard-nb-failed\": "), x.DiscardNbFailed)
+		return qjson.AppendUint(appendKey(dst, `"discard-nb-failed": `), x.DiscardNbFailed)
 	}
 	return dst
 }
@@ -1171,7 +1159,7 @@ func (x *BlockStatsSpecificFile) appendJSON(dst []byte, version Version) []byte 
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockStatsSpecificNvme as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockStatsSpecificNvme) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockStatsSpecificNvmeBuckets = []uint16{142, 265, 456}
@@ -1181,11 +1169,11 @@ func (x *BlockStatsSpecificNvme) buckets() []uint16 { return blockStatsSpecificN
 func (x *BlockStatsSpecificNvme) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // aligned-accesses
-		return qjson.AppendUint(appendKey(dst, "\"aligned-accesses\": "), x.AlignedAccesses)
+		return qjson.AppendUint(appendKey(dst, `"aligned-accesses": `), x.AlignedAccesses)
 	case 1: // completion-errors
-		return qjson.AppendUint(appendKey(dst, "\"completion-errors\": "), x.CompletionErrors)
+		return qjson.AppendUint(appendKey(dst, `"completion-errors": `), x.CompletionErrors)
 	case 2: // unaligned-accesses
-		return qjson.AppendUint(appendKey(dst, "\"unaligned-accesses\": "), x.UnalignedAccesses)
+		return qjson.AppendUint(appendKey(dst, `"unaligned-accesses": `), x.UnalignedAccesses)
 	}
 	return dst
 }
@@ -1194,7 +1182,7 @@ func (x *BlockStatsSpecificNvme) appendJSON(dst []byte, version Version) []byte 
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockStatsSpecific as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockStatsSpecific) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockStatsSpecificBuckets = []uint16{239}
@@ -1204,7 +1192,7 @@ func (x *BlockStatsSpecific) buckets() []uint16 { return blockStatsSpecificBucke
 func (x *BlockStatsSpecific) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // driver
-		return appendEnum(appendKey(dst, "\"driver\": "), x.Driver)
+		return appendEnum(appendKey(dst, `"driver": `), x.Driver)
 	}
 	return dst
 }
@@ -1216,34 +1204,34 @@ func (x *BlockStatsSpecific) appendJSON(dst []byte, version Version) []byte {
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the BlockStats as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockStats) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockStats) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
 	if x.Device != nil {
-		dst = appendString(appendKey(dst, "\"device\": "), *x.Device)
+		dst = appendString(appendKey(dst, `"device": `), *x.Device)
 	}
 	if x.Parent != nil {
-		dst = x.Parent.appendJSON(appendKey(dst, "\"parent\": "), version)
+		dst = x.Parent.appendJSON(appendKey(dst, `"parent": `), version)
 	}
-	dst = x.Stats.appendJSON(appendKey(dst, "\"stats\": "), version)
+	dst = x.Stats.appendJSON(appendKey(dst, `"stats": `), version)
 	if x.Backing != nil {
-		dst = x.Backing.appendJSON(appendKey(dst, "\"backing\": "), version)
+		dst = x.Backing.appendJSON(appendKey(dst, `"backing": `), version)
 	}
 	if x.NodeName != nil {
-		dst = appendString(appendKey(dst, "\"node-name\": "), *x.NodeName)
+		dst = appendString(appendKey(dst, `"node-name": `), *x.NodeName)
 	}
 	if x.DriverSpecific != nil {
-		dst = x.DriverSpecific.appendJSON(appendKey(dst, "\"driver-specific\": "), version)
+		dst = x.DriverSpecific.appendJSON(appendKey(dst, `"driver-specific": `), version)
 	}
 	if x.Qdev != nil {
-		dst = appendString(appendKey(dst, "\"qdev\": "), *x.Qdev)
+		dst = appendString(appendKey(dst, `"qdev": `), *x.Qdev)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockJobInfoMirror as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockJobInfoMirror) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockJobInfoMirrorBuckets = []uint16{457}
@@ -1254,7 +1242,7 @@ func (x *BlockJobInfoMirror) appendMember(dst []byte, i int, version Version) []
 	switch i {
 	case 0: // actively-synced
 		if version >= V8_2 {
-			return qjson.AppendBool(appendKey(dst, "\"actively-synced\": "), x.ActivelySynced)
+			return qjson.AppendBool(appendKey(dst, `"actively-synced": `), x.ActivelySynced)
 		}
 	}
 	return dst
@@ -1264,7 +1252,7 @@ func (x *BlockJobInfoMirror) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockJobInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockJobInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockJobInfoBuckets = []uint16{21, 31, 49, 124, 163, 172, 180, 202, 223, 259, 376, 425, 489}
@@ -1274,32 +1262,32 @@ func (x *BlockJobInfo) buckets() []uint16 { return blockJobInfoBuckets }
 func (x *BlockJobInfo) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // auto-finalize
-		return qjson.AppendBool(appendKey(dst, "\"auto-finalize\": "), x.AutoFinalize)
+		return qjson.AppendBool(appendKey(dst, `"auto-finalize": `), x.AutoFinalize)
 	case 1: // io-status
-		return appendEnum(appendKey(dst, "\"io-status\": "), x.IoStatus)
+		return appendEnum(appendKey(dst, `"io-status": `), x.IoStatus)
 	case 2: // device
-		return appendString(appendKey(dst, "\"device\": "), x.Device)
+		return appendString(appendKey(dst, `"device": `), x.Device)
 	case 3: // auto-dismiss
-		return qjson.AppendBool(appendKey(dst, "\"auto-dismiss\": "), x.AutoDismiss)
+		return qjson.AppendBool(appendKey(dst, `"auto-dismiss": `), x.AutoDismiss)
 	case 4: // busy
-		return qjson.AppendBool(appendKey(dst, "\"busy\": "), x.Busy)
+		return qjson.AppendBool(appendKey(dst, `"busy": `), x.Busy)
 	case 5: // len
-		return qjson.AppendInt(appendKey(dst, "\"len\": "), x.Len)
+		return qjson.AppendInt(appendKey(dst, `"len": `), x.Len)
 	case 6: // offset
-		return qjson.AppendInt(appendKey(dst, "\"offset\": "), x.Offset)
+		return qjson.AppendInt(appendKey(dst, `"offset": `), x.Offset)
 	case 7: // status
-		return appendEnum(appendKey(dst, "\"status\": "), x.Status)
+		return appendEnum(appendKey(dst, `"status": `), x.Status)
 	case 8: // paused
-		return qjson.AppendBool(appendKey(dst, "\"paused\": "), x.Paused)
+		return qjson.AppendBool(appendKey(dst, `"paused": `), x.Paused)
 	case 9: // speed
-		return qjson.AppendInt(appendKey(dst, "\"speed\": "), x.Speed)
+		return qjson.AppendInt(appendKey(dst, `"speed": `), x.Speed)
 	case 10: // ready
-		return qjson.AppendBool(appendKey(dst, "\"ready\": "), x.Ready)
+		return qjson.AppendBool(appendKey(dst, `"ready": `), x.Ready)
 	case 11: // type
-		return appendEnum(appendKey(dst, "\"type\": "), x.Type)
+		return appendEnum(appendKey(dst, `"type": `), x.Type)
 	case 12: // error
 		if x.Error != nil {
-			return appendString(appendKey(dst, "\"error\": "), *x.Error)
+			return appendString(appendKey(dst, `"error": `), *x.Error)
 		}
 	}
 	return dst
@@ -1312,116 +1300,116 @@ func (x *BlockJobInfo) appendJSON(dst []byte, version Version) []byte {
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the XDbgBlockGraphNode as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *XDbgBlockGraphNode) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *XDbgBlockGraphNode) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"name\": "), x.Name)
-	dst = appendEnum(appendKey(dst, "\"type\": "), x.Type)
-	dst = qjson.AppendUint(appendKey(dst, "\"id\": "), x.Id)
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
+	dst = appendEnum(appendKey(dst, `"type": `), x.Type)
+	dst = qjson.AppendUint(appendKey(dst, `"id": `), x.Id)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the XDbgBlockGraphEdge as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *XDbgBlockGraphEdge) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *XDbgBlockGraphEdge) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"name\": "), x.Name)
-	dst = qjson.AppendUint(appendKey(dst, "\"parent\": "), x.Parent)
-	dst = appendEnums(appendKey(dst, "\"shared-perm\": "), x.SharedPerm)
-	dst = appendEnums(appendKey(dst, "\"perm\": "), x.Perm)
-	dst = qjson.AppendUint(appendKey(dst, "\"child\": "), x.Child)
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
+	dst = qjson.AppendUint(appendKey(dst, `"parent": `), x.Parent)
+	dst = appendEnums(appendKey(dst, `"shared-perm": `), x.SharedPerm)
+	dst = appendEnums(appendKey(dst, `"perm": `), x.Perm)
+	dst = qjson.AppendUint(appendKey(dst, `"child": `), x.Child)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the XDbgBlockGraph as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *XDbgBlockGraph) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *XDbgBlockGraph) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
-	dst = appendList(appendKey(dst, "\"edges\": "), x.Edges, version)
-	dst = appendList(appendKey(dst, "\"nodes\": "), x.Nodes, version)
+	dst = appendList(appendKey(dst, `"edges": `), x.Edges, version)
+	dst = appendList(appendKey(dst, `"nodes": `), x.Nodes, version)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockDirtyBitmap as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockDirtyBitmap) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockDirtyBitmap) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"name\": "), x.Name)
-	dst = appendString(appendKey(dst, "\"node\": "), x.Node)
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
+	dst = appendString(appendKey(dst, `"node": `), x.Node)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ThrottleLimits as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ThrottleLimits) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ThrottleLimits) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.BpsReadMaxLength != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps-read-max-length\": "), *x.BpsReadMaxLength)
+		dst = qjson.AppendInt(appendKey(dst, `"bps-read-max-length": `), *x.BpsReadMaxLength)
 	}
 	if x.IopsReadMaxLength != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops-read-max-length\": "), *x.IopsReadMaxLength)
+		dst = qjson.AppendInt(appendKey(dst, `"iops-read-max-length": `), *x.IopsReadMaxLength)
 	}
 	if x.BpsReadMax != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps-read-max\": "), *x.BpsReadMax)
+		dst = qjson.AppendInt(appendKey(dst, `"bps-read-max": `), *x.BpsReadMax)
 	}
 	if x.BpsTotal != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps-total\": "), *x.BpsTotal)
+		dst = qjson.AppendInt(appendKey(dst, `"bps-total": `), *x.BpsTotal)
 	}
 	if x.IopsTotalMaxLength != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops-total-max-length\": "), *x.IopsTotalMaxLength)
+		dst = qjson.AppendInt(appendKey(dst, `"iops-total-max-length": `), *x.IopsTotalMaxLength)
 	}
 	if x.IopsTotal != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops-total\": "), *x.IopsTotal)
+		dst = qjson.AppendInt(appendKey(dst, `"iops-total": `), *x.IopsTotal)
 	}
 	if x.IopsWriteMax != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops-write-max\": "), *x.IopsWriteMax)
+		dst = qjson.AppendInt(appendKey(dst, `"iops-write-max": `), *x.IopsWriteMax)
 	}
 	if x.BpsWrite != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps-write\": "), *x.BpsWrite)
+		dst = qjson.AppendInt(appendKey(dst, `"bps-write": `), *x.BpsWrite)
 	}
 	if x.BpsTotalMax != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps-total-max\": "), *x.BpsTotalMax)
+		dst = qjson.AppendInt(appendKey(dst, `"bps-total-max": `), *x.BpsTotalMax)
 	}
 	if x.BpsWriteMax != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps-write-max\": "), *x.BpsWriteMax)
+		dst = qjson.AppendInt(appendKey(dst, `"bps-write-max": `), *x.BpsWriteMax)
 	}
 	if x.IopsSize != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops-size\": "), *x.IopsSize)
+		dst = qjson.AppendInt(appendKey(dst, `"iops-size": `), *x.IopsSize)
 	}
 	if x.IopsRead != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops-read\": "), *x.IopsRead)
+		dst = qjson.AppendInt(appendKey(dst, `"iops-read": `), *x.IopsRead)
 	}
 	if x.IopsWriteMaxLength != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops-write-max-length\": "), *x.IopsWriteMaxLength)
+		dst = qjson.AppendInt(appendKey(dst, `"iops-write-max-length": `), *x.IopsWriteMaxLength)
 	}
 	if x.IopsWrite != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops-write\": "), *x.IopsWrite)
+		dst = qjson.AppendInt(appendKey(dst, `"iops-write": `), *x.IopsWrite)
 	}
 	if x.BpsTotalMaxLength != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps-total-max-length\": "), *x.BpsTotalMaxLength)
+		dst = qjson.AppendInt(appendKey(dst, `"bps-total-max-length": `), *x.BpsTotalMaxLength)
 	}
 	if x.IopsReadMax != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops-read-max\": "), *x.IopsReadMax)
+		dst = qjson.AppendInt(appendKey(dst, `"iops-read-max": `), *x.IopsReadMax)
 	}
 	if x.BpsRead != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps-read\": "), *x.BpsRead)
+		dst = qjson.AppendInt(appendKey(dst, `"bps-read": `), *x.BpsRead)
 	}
 	if x.BpsWriteMaxLength != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"bps-write-max-length\": "), *x.BpsWriteMaxLength)
+		dst = qjson.AppendInt(appendKey(dst, `"bps-write-max-length": `), *x.BpsWriteMaxLength)
 	}
 	if x.IopsTotalMax != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"iops-total-max\": "), *x.IopsTotalMax)
+		dst = qjson.AppendInt(appendKey(dst, `"iops-total-max": `), *x.IopsTotalMax)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ThrottleGroupProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ThrottleGroupProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var throttleGroupPropertiesBuckets = []uint16{11, 33, 57, 85, 150, 178, 189, 196, 209, 225, 234, 254, 262, 282, 291, 335, 402, 422, 479, 502}
@@ -1432,83 +1420,83 @@ func (x *ThrottleGroupProperties) appendMember(dst []byte, i int, version Versio
 	switch i {
 	case 0: // x-iops-total
 		if x.XIopsTotal != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-iops-total\": "), *x.XIopsTotal)
+			return qjson.AppendInt(appendKey(dst, `"x-iops-total": `), *x.XIopsTotal)
 		}
 	case 1: // x-bps-read-max
 		if x.XBpsReadMax != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-bps-read-max\": "), *x.XBpsReadMax)
+			return qjson.AppendInt(appendKey(dst, `"x-bps-read-max": `), *x.XBpsReadMax)
 		}
 	case 2: // x-iops-read-max-length
 		if x.XIopsReadMaxLength != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-iops-read-max-length\": "), *x.XIopsReadMaxLength)
+			return qjson.AppendInt(appendKey(dst, `"x-iops-read-max-length": `), *x.XIopsReadMaxLength)
 		}
 	case 3: // x-bps-total-max-length
 		if x.XBpsTotalMaxLength != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-bps-total-max-length\": "), *x.XBpsTotalMaxLength)
+			return qjson.AppendInt(appendKey(dst, `"x-bps-total-max-length": `), *x.XBpsTotalMaxLength)
 		}
 	case 4: // x-iops-size
 		if x.XIopsSize != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-iops-size\": "), *x.XIopsSize)
+			return qjson.AppendInt(appendKey(dst, `"x-iops-size": `), *x.XIopsSize)
 		}
 	case 5: // x-iops-total-max-length
 		if x.XIopsTotalMaxLength != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-iops-total-max-length\": "), *x.XIopsTotalMaxLength)
+			return qjson.AppendInt(appendKey(dst, `"x-iops-total-max-length": `), *x.XIopsTotalMaxLength)
 		}
 	case 6: // limits
 		if x.Limits != nil {
-			return x.Limits.appendJSON(appendKey(dst, "\"limits\": "), version)
+			return x.Limits.appendJSON(appendKey(dst, `"limits": `), version)
 		}
 	case 7: // x-bps-read-max-length
 		if x.XBpsReadMaxLength != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-bps-read-max-length\": "), *x.XBpsReadMaxLength)
+			return qjson.AppendInt(appendKey(dst, `"x-bps-read-max-length": `), *x.XBpsReadMaxLength)
 		}
 	case 8: // x-bps-read
 		if x.XBpsRead != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-bps-read\": "), *x.XBpsRead)
+			return qjson.AppendInt(appendKey(dst, `"x-bps-read": `), *x.XBpsRead)
 		}
 	case 9: // x-bps-write-max-length
 		if x.XBpsWriteMaxLength != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-bps-write-max-length\": "), *x.XBpsWriteMaxLength)
+			return qjson.AppendInt(appendKey(dst, `"x-bps-write-max-length": `), *x.XBpsWriteMaxLength)
 		}
 	case 10: // x-iops-read
 		if x.XIopsRead != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-iops-read\": "), *x.XIopsRead)
+			return qjson.AppendInt(appendKey(dst, `"x-iops-read": `), *x.XIopsRead)
 		}
 	case 11: // x-iops-read-max
 		if x.XIopsReadMax != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-iops-read-max\": "), *x.XIopsReadMax)
+			return qjson.AppendInt(appendKey(dst, `"x-iops-read-max": `), *x.XIopsReadMax)
 		}
 	case 12: // x-bps-total
 		if x.XBpsTotal != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-bps-total\": "), *x.XBpsTotal)
+			return qjson.AppendInt(appendKey(dst, `"x-bps-total": `), *x.XBpsTotal)
 		}
 	case 13: // x-bps-total-max
 		if x.XBpsTotalMax != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-bps-total-max\": "), *x.XBpsTotalMax)
+			return qjson.AppendInt(appendKey(dst, `"x-bps-total-max": `), *x.XBpsTotalMax)
 		}
 	case 14: // x-iops-write-max
 		if x.XIopsWriteMax != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-iops-write-max\": "), *x.XIopsWriteMax)
+			return qjson.AppendInt(appendKey(dst, `"x-iops-write-max": `), *x.XIopsWriteMax)
 		}
 	case 15: // x-iops-write
 		if x.XIopsWrite != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-iops-write\": "), *x.XIopsWrite)
+			return qjson.AppendInt(appendKey(dst, `"x-iops-write": `), *x.XIopsWrite)
 		}
 	case 16: // x-bps-write
 		if x.XBpsWrite != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-bps-write\": "), *x.XBpsWrite)
+			return qjson.AppendInt(appendKey(dst, `"x-bps-write": `), *x.XBpsWrite)
 		}
 	case 17: // x-bps-write-max
 		if x.XBpsWriteMax != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-bps-write-max\": "), *x.XBpsWriteMax)
+			return qjson.AppendInt(appendKey(dst, `"x-bps-write-max": `), *x.XBpsWriteMax)
 		}
 	case 18: // x-iops-total-max
 		if x.XIopsTotalMax != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-iops-total-max\": "), *x.XIopsTotalMax)
+			return qjson.AppendInt(appendKey(dst, `"x-iops-total-max": `), *x.XIopsTotalMax)
 		}
 	case 19: // x-iops-write-max-length
 		if x.XIopsWriteMaxLength != nil {
-			return qjson.AppendInt(appendKey(dst, "\"x-iops-write-max-length\": "), *x.XIopsWriteMaxLength)
+			return qjson.AppendInt(appendKey(dst, `"x-iops-write-max-length": `), *x.XIopsWriteMaxLength)
 		}
 	}
 	return dst
@@ -1518,21 +1506,21 @@ func (x *ThrottleGroupProperties) appendJSON(dst []byte, version Version) []byte
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevCacheOptions as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevCacheOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockdevCacheOptions) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.NoFlush != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"no-flush\": "), *x.NoFlush)
+		dst = qjson.AppendBool(appendKey(dst, `"no-flush": `), *x.NoFlush)
 	}
 	if x.Direct != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"direct\": "), *x.Direct)
+		dst = qjson.AppendBool(appendKey(dst, `"direct": `), *x.Direct)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockdevOptionsFile as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsFile) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsFileBuckets = []uint16{52, 139, 192, 313, 403, 441, 495}
@@ -1543,29 +1531,29 @@ func (x *BlockdevOptionsFile) appendMember(dst []byte, i int, _ Version) []byte 
 	switch i {
 	case 0: // locking
 		if x.Locking != nil {
-			return appendEnum(appendKey(dst, "\"locking\": "), *x.Locking)
+			return appendEnum(appendKey(dst, `"locking": `), *x.Locking)
 		}
 	case 1: // aio-max-batch
 		if x.AioMaxBatch != nil {
-			return qjson.AppendInt(appendKey(dst, "\"aio-max-batch\": "), *x.AioMaxBatch)
+			return qjson.AppendInt(appendKey(dst, `"aio-max-batch": `), *x.AioMaxBatch)
 		}
 	case 2: // x-check-cache-dropped
 		if x.XCheckCacheDropped != nil {
-			return qjson.AppendBool(appendKey(dst, "\"x-check-cache-dropped\": "), *x.XCheckCacheDropped)
+			return qjson.AppendBool(appendKey(dst, `"x-check-cache-dropped": `), *x.XCheckCacheDropped)
 		}
 	case 3: // filename
-		return appendString(appendKey(dst, "\"filename\": "), x.Filename)
+		return appendString(appendKey(dst, `"filename": `), x.Filename)
 	case 4: // aio
 		if x.Aio != nil {
-			return appendEnum(appendKey(dst, "\"aio\": "), *x.Aio)
+			return appendEnum(appendKey(dst, `"aio": `), *x.Aio)
 		}
 	case 5: // drop-cache
 		if x.DropCache != nil {
-			return qjson.AppendBool(appendKey(dst, "\"drop-cache\": "), *x.DropCache)
+			return qjson.AppendBool(appendKey(dst, `"drop-cache": `), *x.DropCache)
 		}
 	case 6: // pr-manager
 		if x.PrManager != nil {
-			return appendString(appendKey(dst, "\"pr-manager\": "), *x.PrManager)
+			return appendString(appendKey(dst, `"pr-manager": `), *x.PrManager)
 		}
 	}
 	return dst
@@ -1575,7 +1563,7 @@ func (x *BlockdevOptionsFile) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsNull as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsNull) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsNullBuckets = []uint16{86, 318, 433}
@@ -1586,15 +1574,15 @@ func (x *BlockdevOptionsNull) appendMember(dst []byte, i int, _ Version) []byte 
 	switch i {
 	case 0: // read-zeroes
 		if x.ReadZeroes != nil {
-			return qjson.AppendBool(appendKey(dst, "\"read-zeroes\": "), *x.ReadZeroes)
+			return qjson.AppendBool(appendKey(dst, `"read-zeroes": `), *x.ReadZeroes)
 		}
 	case 1: // size
 		if x.Size != nil {
-			return qjson.AppendInt(appendKey(dst, "\"size\": "), *x.Size)
+			return qjson.AppendInt(appendKey(dst, `"size": `), *x.Size)
 		}
 	case 2: // latency-ns
 		if x.LatencyNs != nil {
-			return qjson.AppendUint(appendKey(dst, "\"latency-ns\": "), *x.LatencyNs)
+			return qjson.AppendUint(appendKey(dst, `"latency-ns": `), *x.LatencyNs)
 		}
 	}
 	return dst
@@ -1604,7 +1592,7 @@ func (x *BlockdevOptionsNull) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsNVMe as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsNVMe) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsNVMeBuckets = []uint16{49, 320}
@@ -1614,9 +1602,9 @@ func (x *BlockdevOptionsNVMe) buckets() []uint16 { return blockdevOptionsNVMeBuc
 func (x *BlockdevOptionsNVMe) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // device
-		return appendString(appendKey(dst, "\"device\": "), x.Device)
+		return appendString(appendKey(dst, `"device": `), x.Device)
 	case 1: // namespace
-		return qjson.AppendInt(appendKey(dst, "\"namespace\": "), x.Namespace)
+		return qjson.AppendInt(appendKey(dst, `"namespace": `), x.Namespace)
 	}
 	return dst
 }
@@ -1625,7 +1613,7 @@ func (x *BlockdevOptionsNVMe) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsVVFAT as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsVVFAT) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsVVFATBuckets = []uint16{137, 212, 351, 374, 457}
@@ -1636,21 +1624,21 @@ func (x *BlockdevOptionsVVFAT) appendMember(dst []byte, i int, _ Version) []byte
 	switch i {
 	case 0: // fat-type
 		if x.FatType != nil {
-			return qjson.AppendInt(appendKey(dst, "\"fat-type\": "), *x.FatType)
+			return qjson.AppendInt(appendKey(dst, `"fat-type": `), *x.FatType)
 		}
 	case 1: // dir
-		return appendString(appendKey(dst, "\"dir\": "), x.Dir)
+		return appendString(appendKey(dst, `"dir": `), x.Dir)
 	case 2: // floppy
 		if x.Floppy != nil {
-			return qjson.AppendBool(appendKey(dst, "\"floppy\": "), *x.Floppy)
+			return qjson.AppendBool(appendKey(dst, `"floppy": `), *x.Floppy)
 		}
 	case 3: // label
 		if x.Label != nil {
-			return appendString(appendKey(dst, "\"label\": "), *x.Label)
+			return appendString(appendKey(dst, `"label": `), *x.Label)
 		}
 	case 4: // rw
 		if x.Rw != nil {
-			return qjson.AppendBool(appendKey(dst, "\"rw\": "), *x.Rw)
+			return qjson.AppendBool(appendKey(dst, `"rw": `), *x.Rw)
 		}
 	}
 	return dst
@@ -1660,7 +1648,7 @@ func (x *BlockdevOptionsVVFAT) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsGenericFormat as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsGenericFormat) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -1672,7 +1660,7 @@ func (x *BlockdevOptionsGenericFormat) buckets() []uint16 { return blockdevOptio
 func (x *BlockdevOptionsGenericFormat) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // file
-		return x.File.appendJSON(appendKey(dst, "\"file\": "), version)
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
 	}
 	return dst
 }
@@ -1681,7 +1669,7 @@ func (x *BlockdevOptionsGenericFormat) appendJSON(dst []byte, version Version) [
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsLUKS as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsLUKS) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsLUKSBuckets = []uint16{187, 463, 498}
@@ -1692,13 +1680,13 @@ func (x *BlockdevOptionsLUKS) appendMember(dst []byte, i int, version Version) [
 	switch i {
 	case 0: // header
 		if version >= V9_0 && x.Header != nil {
-			return x.Header.appendJSON(appendKey(dst, "\"header\": "), version)
+			return x.Header.appendJSON(appendKey(dst, `"header": `), version)
 		}
 	case 1: // file
-		return x.File.appendJSON(appendKey(dst, "\"file\": "), version)
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
 	case 2: // key-secret
 		if x.KeySecret != nil {
-			return appendString(appendKey(dst, "\"key-secret\": "), *x.KeySecret)
+			return appendString(appendKey(dst, `"key-secret": `), *x.KeySecret)
 		}
 	}
 	return dst
@@ -1708,7 +1696,7 @@ func (x *BlockdevOptionsLUKS) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsGenericCOWFormat as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsGenericCOWFormat) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -1723,10 +1711,10 @@ func (x *BlockdevOptionsGenericCOWFormat) appendMember(dst []byte, i int, versio
 	switch i {
 	case 0: // backing
 		if x.Backing != nil {
-			return x.Backing.appendJSON(appendKey(dst, "\"backing\": "), version)
+			return x.Backing.appendJSON(appendKey(dst, `"backing": `), version)
 		}
 	case 1: // file
-		return x.File.appendJSON(appendKey(dst, "\"file\": "), version)
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
 	}
 	return dst
 }
@@ -1735,45 +1723,45 @@ func (x *BlockdevOptionsGenericCOWFormat) appendJSON(dst []byte, version Version
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the Qcow2OverlapCheckFlags as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *Qcow2OverlapCheckFlags) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *Qcow2OverlapCheckFlags) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.MainHeader != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"main-header\": "), *x.MainHeader)
+		dst = qjson.AppendBool(appendKey(dst, `"main-header": `), *x.MainHeader)
 	}
 	if x.RefcountBlock != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"refcount-block\": "), *x.RefcountBlock)
+		dst = qjson.AppendBool(appendKey(dst, `"refcount-block": `), *x.RefcountBlock)
 	}
 	if x.RefcountTable != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"refcount-table\": "), *x.RefcountTable)
+		dst = qjson.AppendBool(appendKey(dst, `"refcount-table": `), *x.RefcountTable)
 	}
 	if x.ActiveL2 != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"active-l2\": "), *x.ActiveL2)
+		dst = qjson.AppendBool(appendKey(dst, `"active-l2": `), *x.ActiveL2)
 	}
 	if x.ActiveL1 != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"active-l1\": "), *x.ActiveL1)
+		dst = qjson.AppendBool(appendKey(dst, `"active-l1": `), *x.ActiveL1)
 	}
 	if x.InactiveL2 != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"inactive-l2\": "), *x.InactiveL2)
+		dst = qjson.AppendBool(appendKey(dst, `"inactive-l2": `), *x.InactiveL2)
 	}
 	if x.Template != nil {
-		dst = appendEnum(appendKey(dst, "\"template\": "), *x.Template)
+		dst = appendEnum(appendKey(dst, `"template": `), *x.Template)
 	}
 	if x.SnapshotTable != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"snapshot-table\": "), *x.SnapshotTable)
+		dst = qjson.AppendBool(appendKey(dst, `"snapshot-table": `), *x.SnapshotTable)
 	}
 	if x.InactiveL1 != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"inactive-l1\": "), *x.InactiveL1)
+		dst = qjson.AppendBool(appendKey(dst, `"inactive-l1": `), *x.InactiveL1)
 	}
 	if x.BitmapDirectory != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"bitmap-directory\": "), *x.BitmapDirectory)
+		dst = qjson.AppendBool(appendKey(dst, `"bitmap-directory": `), *x.BitmapDirectory)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockdevQcowEncryption as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevQcowEncryption) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevQcowEncryptionBuckets = []uint16{337}
@@ -1783,7 +1771,7 @@ func (x *BlockdevQcowEncryption) buckets() []uint16 { return blockdevQcowEncrypt
 func (x *BlockdevQcowEncryption) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // format
-		return appendEnum(appendKey(dst, "\"format\": "), x.Format)
+		return appendEnum(appendKey(dst, `"format": `), x.Format)
 	}
 	return dst
 }
@@ -1795,7 +1783,7 @@ func (x *BlockdevQcowEncryption) appendJSON(dst []byte, version Version) []byte 
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the BlockdevOptionsQcow as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsQcow) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsQcowBuckets = []uint16{198, 339, 463}
@@ -1806,14 +1794,14 @@ func (x *BlockdevOptionsQcow) appendMember(dst []byte, i int, version Version) [
 	switch i {
 	case 0: // backing
 		if x.Backing != nil {
-			return x.Backing.appendJSON(appendKey(dst, "\"backing\": "), version)
+			return x.Backing.appendJSON(appendKey(dst, `"backing": `), version)
 		}
 	case 1: // encrypt
 		if x.Encrypt != nil {
-			return x.Encrypt.appendJSON(appendKey(dst, "\"encrypt\": "), version)
+			return x.Encrypt.appendJSON(appendKey(dst, `"encrypt": `), version)
 		}
 	case 2: // file
-		return x.File.appendJSON(appendKey(dst, "\"file\": "), version)
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
 	}
 	return dst
 }
@@ -1822,7 +1810,7 @@ func (x *BlockdevOptionsQcow) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevQcow2Encryption as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevQcow2Encryption) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevQcow2EncryptionBuckets = []uint16{337}
@@ -1832,7 +1820,7 @@ func (x *BlockdevQcow2Encryption) buckets() []uint16 { return blockdevQcow2Encry
 func (x *BlockdevQcow2Encryption) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // format
-		return appendEnum(appendKey(dst, "\"format\": "), x.Format)
+		return appendEnum(appendKey(dst, `"format": `), x.Format)
 	}
 	return dst
 }
@@ -1844,7 +1832,7 @@ func (x *BlockdevQcow2Encryption) appendJSON(dst []byte, version Version) []byte
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the BlockdevOptionsPreallocate as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsPreallocate) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsPreallocateBuckets = []uint16{359, 446, 463}
@@ -1855,14 +1843,14 @@ func (x *BlockdevOptionsPreallocate) appendMember(dst []byte, i int, version Ver
 	switch i {
 	case 0: // prealloc-align
 		if x.PreallocAlign != nil {
-			return qjson.AppendInt(appendKey(dst, "\"prealloc-align\": "), *x.PreallocAlign)
+			return qjson.AppendInt(appendKey(dst, `"prealloc-align": `), *x.PreallocAlign)
 		}
 	case 1: // prealloc-size
 		if x.PreallocSize != nil {
-			return qjson.AppendInt(appendKey(dst, "\"prealloc-size\": "), *x.PreallocSize)
+			return qjson.AppendInt(appendKey(dst, `"prealloc-size": `), *x.PreallocSize)
 		}
 	case 2: // file
-		return x.File.appendJSON(appendKey(dst, "\"file\": "), version)
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
 	}
 	return dst
 }
@@ -1871,7 +1859,7 @@ func (x *BlockdevOptionsPreallocate) appendJSON(dst []byte, version Version) []b
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsQcow2 as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsQcow2) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsQcow2Buckets = []uint16{0, 74, 107, 122, 179, 182, 198, 205, 220, 270, 277, 305, 332, 339, 463}
@@ -1882,62 +1870,62 @@ func (x *BlockdevOptionsQcow2) appendMember(dst []byte, i int, version Version) 
 	switch i {
 	case 0: // refcount-cache-size
 		if x.RefcountCacheSize != nil {
-			return qjson.AppendInt(appendKey(dst, "\"refcount-cache-size\": "), *x.RefcountCacheSize)
+			return qjson.AppendInt(appendKey(dst, `"refcount-cache-size": `), *x.RefcountCacheSize)
 		}
 	case 1: // cache-size
 		if x.CacheSize != nil {
-			return qjson.AppendInt(appendKey(dst, "\"cache-size\": "), *x.CacheSize)
+			return qjson.AppendInt(appendKey(dst, `"cache-size": `), *x.CacheSize)
 		}
 	case 2: // lazy-refcounts
 		if x.LazyRefcounts != nil {
-			return qjson.AppendBool(appendKey(dst, "\"lazy-refcounts\": "), *x.LazyRefcounts)
+			return qjson.AppendBool(appendKey(dst, `"lazy-refcounts": `), *x.LazyRefcounts)
 		}
 	case 3: // pass-discard-snapshot
 		if x.PassDiscardSnapshot != nil {
-			return qjson.AppendBool(appendKey(dst, "\"pass-discard-snapshot\": "), *x.PassDiscardSnapshot)
+			return qjson.AppendBool(appendKey(dst, `"pass-discard-snapshot": `), *x.PassDiscardSnapshot)
 		}
 	case 4: // pass-discard-other
 		if x.PassDiscardOther != nil {
-			return qjson.AppendBool(appendKey(dst, "\"pass-discard-other\": "), *x.PassDiscardOther)
+			return qjson.AppendBool(appendKey(dst, `"pass-discard-other": `), *x.PassDiscardOther)
 		}
 	case 5: // data-file
 		if x.DataFile != nil {
-			return x.DataFile.appendJSON(appendKey(dst, "\"data-file\": "), version)
+			return x.DataFile.appendJSON(appendKey(dst, `"data-file": `), version)
 		}
 	case 6: // backing
 		if x.Backing != nil {
-			return x.Backing.appendJSON(appendKey(dst, "\"backing\": "), version)
+			return x.Backing.appendJSON(appendKey(dst, `"backing": `), version)
 		}
 	case 7: // discard-no-unref
 		if version >= V8_1 && x.DiscardNoUnref != nil {
-			return qjson.AppendBool(appendKey(dst, "\"discard-no-unref\": "), *x.DiscardNoUnref)
+			return qjson.AppendBool(appendKey(dst, `"discard-no-unref": `), *x.DiscardNoUnref)
 		}
 	case 8: // cache-clean-interval
 		if x.CacheCleanInterval != nil {
-			return qjson.AppendInt(appendKey(dst, "\"cache-clean-interval\": "), *x.CacheCleanInterval)
+			return qjson.AppendInt(appendKey(dst, `"cache-clean-interval": `), *x.CacheCleanInterval)
 		}
 	case 9: // l2-cache-entry-size
 		if x.L2CacheEntrySize != nil {
-			return qjson.AppendInt(appendKey(dst, "\"l2-cache-entry-size\": "), *x.L2CacheEntrySize)
+			return qjson.AppendInt(appendKey(dst, `"l2-cache-entry-size": `), *x.L2CacheEntrySize)
 		}
 	case 10: // pass-discard-request
 		if x.PassDiscardRequest != nil {
-			return qjson.AppendBool(appendKey(dst, "\"pass-discard-request\": "), *x.PassDiscardRequest)
+			return qjson.AppendBool(appendKey(dst, `"pass-discard-request": `), *x.PassDiscardRequest)
 		}
 	case 11: // overlap-check
 		if x.OverlapCheck != nil {
-			return x.OverlapCheck.appendJSON(appendKey(dst, "\"overlap-check\": "), version)
+			return x.OverlapCheck.appendJSON(appendKey(dst, `"overlap-check": `), version)
 		}
 	case 12: // l2-cache-size
 		if x.L2CacheSize != nil {
-			return qjson.AppendInt(appendKey(dst, "\"l2-cache-size\": "), *x.L2CacheSize)
+			return qjson.AppendInt(appendKey(dst, `"l2-cache-size": `), *x.L2CacheSize)
 		}
 	case 13: // encrypt
 		if x.Encrypt != nil {
-			return x.Encrypt.appendJSON(appendKey(dst, "\"encrypt\": "), version)
+			return x.Encrypt.appendJSON(appendKey(dst, `"encrypt": `), version)
 		}
 	case 14: // file
-		return x.File.appendJSON(appendKey(dst, "\"file\": "), version)
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
 	}
 	return dst
 }
@@ -1946,7 +1934,7 @@ func (x *BlockdevOptionsQcow2) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SshHostKeyHash as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SshHostKeyHash) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var sshHostKeyHashBuckets = []uint16{421, 425}
@@ -1956,9 +1944,9 @@ func (x *SshHostKeyHash) buckets() []uint16 { return sshHostKeyHashBuckets }
 func (x *SshHostKeyHash) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // hash
-		return appendString(appendKey(dst, "\"hash\": "), x.Hash)
+		return appendString(appendKey(dst, `"hash": `), x.Hash)
 	case 1: // type
-		return appendEnum(appendKey(dst, "\"type\": "), x.Type)
+		return appendEnum(appendKey(dst, `"type": `), x.Type)
 	}
 	return dst
 }
@@ -1967,7 +1955,7 @@ func (x *SshHostKeyHash) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SshHostKeyCheck as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SshHostKeyCheck) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var sshHostKeyCheckBuckets = []uint16{252}
@@ -1977,7 +1965,7 @@ func (x *SshHostKeyCheck) buckets() []uint16 { return sshHostKeyCheckBuckets }
 func (x *SshHostKeyCheck) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // mode
-		return appendEnum(appendKey(dst, "\"mode\": "), x.Mode)
+		return appendEnum(appendKey(dst, `"mode": `), x.Mode)
 	}
 	return dst
 }
@@ -1989,7 +1977,7 @@ func (x *SshHostKeyCheck) appendJSON(dst []byte, version Version) []byte {
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the BlockdevOptionsSsh as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsSsh) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsSshBuckets = []uint16{233, 253, 340, 468}
@@ -2000,15 +1988,15 @@ func (x *BlockdevOptionsSsh) appendMember(dst []byte, i int, version Version) []
 	switch i {
 	case 0: // host-key-check
 		if x.HostKeyCheck != nil {
-			return x.HostKeyCheck.appendJSON(appendKey(dst, "\"host-key-check\": "), version)
+			return x.HostKeyCheck.appendJSON(appendKey(dst, `"host-key-check": `), version)
 		}
 	case 1: // path
-		return appendString(appendKey(dst, "\"path\": "), x.Path)
+		return appendString(appendKey(dst, `"path": `), x.Path)
 	case 2: // server
-		return x.Server.appendJSON(appendKey(dst, "\"server\": "), version)
+		return x.Server.appendJSON(appendKey(dst, `"server": `), version)
 	case 3: // user
 		if x.User != nil {
-			return appendString(appendKey(dst, "\"user\": "), *x.User)
+			return appendString(appendKey(dst, `"user": `), *x.User)
 		}
 	}
 	return dst
@@ -2018,47 +2006,47 @@ func (x *BlockdevOptionsSsh) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlkdebugInjectErrorOptions as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlkdebugInjectErrorOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlkdebugInjectErrorOptions) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Iotype != nil {
-		dst = appendEnum(appendKey(dst, "\"iotype\": "), *x.Iotype)
+		dst = appendEnum(appendKey(dst, `"iotype": `), *x.Iotype)
 	}
 	if x.Immediately != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"immediately\": "), *x.Immediately)
+		dst = qjson.AppendBool(appendKey(dst, `"immediately": `), *x.Immediately)
 	}
 	if x.Once != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"once\": "), *x.Once)
+		dst = qjson.AppendBool(appendKey(dst, `"once": `), *x.Once)
 	}
 	if x.State != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"state\": "), *x.State)
+		dst = qjson.AppendInt(appendKey(dst, `"state": `), *x.State)
 	}
 	if x.Sector != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"sector\": "), *x.Sector)
+		dst = qjson.AppendInt(appendKey(dst, `"sector": `), *x.Sector)
 	}
-	dst = appendEnum(appendKey(dst, "\"event\": "), x.Event)
+	dst = appendEnum(appendKey(dst, `"event": `), x.Event)
 	if x.Errno != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"errno\": "), *x.Errno)
+		dst = qjson.AppendInt(appendKey(dst, `"errno": `), *x.Errno)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlkdebugSetStateOptions as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlkdebugSetStateOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlkdebugSetStateOptions) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = qjson.AppendInt(appendKey(dst, "\"new_state\": "), x.NewState)
+	dst = qjson.AppendInt(appendKey(dst, `"new_state": `), x.NewState)
 	if x.State != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"state\": "), *x.State)
+		dst = qjson.AppendInt(appendKey(dst, `"state": `), *x.State)
 	}
-	dst = appendEnum(appendKey(dst, "\"event\": "), x.Event)
+	dst = appendEnum(appendKey(dst, `"event": `), x.Event)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockdevOptionsBlkdebug as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsBlkdebug) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsBlkdebugBuckets = []uint16{40, 47, 100, 178, 181, 204, 235, 306, 363, 367, 501, 509}
@@ -2069,49 +2057,49 @@ func (x *BlockdevOptionsBlkdebug) appendMember(dst []byte, i int, version Versio
 	switch i {
 	case 0: // opt-write-zero
 		if x.OptWriteZero != nil {
-			return qjson.AppendInt(appendKey(dst, "\"opt-write-zero\": "), int64(*x.OptWriteZero))
+			return qjson.AppendInt(appendKey(dst, `"opt-write-zero": `), int64(*x.OptWriteZero))
 		}
 	case 1: // set-state
 		if x.SetState != nil {
-			return appendList(appendKey(dst, "\"set-state\": "), x.SetState, version)
+			return appendList(appendKey(dst, `"set-state": `), x.SetState, version)
 		}
 	case 2: // inject-error
 		if x.InjectError != nil {
-			return appendList(appendKey(dst, "\"inject-error\": "), x.InjectError, version)
+			return appendList(appendKey(dst, `"inject-error": `), x.InjectError, version)
 		}
 	case 3: // max-write-zero
 		if x.MaxWriteZero != nil {
-			return qjson.AppendInt(appendKey(dst, "\"max-write-zero\": "), int64(*x.MaxWriteZero))
+			return qjson.AppendInt(appendKey(dst, `"max-write-zero": `), int64(*x.MaxWriteZero))
 		}
 	case 4: // image
-		return x.Image.appendJSON(appendKey(dst, "\"image\": "), version)
+		return x.Image.appendJSON(appendKey(dst, `"image": `), version)
 	case 5: // max-transfer
 		if x.MaxTransfer != nil {
-			return qjson.AppendInt(appendKey(dst, "\"max-transfer\": "), int64(*x.MaxTransfer))
+			return qjson.AppendInt(appendKey(dst, `"max-transfer": `), int64(*x.MaxTransfer))
 		}
 	case 6: // take-child-perms
 		if x.TakeChildPerms != nil {
-			return appendEnums(appendKey(dst, "\"take-child-perms\": "), x.TakeChildPerms)
+			return appendEnums(appendKey(dst, `"take-child-perms": `), x.TakeChildPerms)
 		}
 	case 7: // config
 		if x.Config != nil {
-			return appendString(appendKey(dst, "\"config\": "), *x.Config)
+			return appendString(appendKey(dst, `"config": `), *x.Config)
 		}
 	case 8: // opt-discard
 		if x.OptDiscard != nil {
-			return qjson.AppendInt(appendKey(dst, "\"opt-discard\": "), int64(*x.OptDiscard))
+			return qjson.AppendInt(appendKey(dst, `"opt-discard": `), int64(*x.OptDiscard))
 		}
 	case 9: // unshare-child-perms
 		if x.UnshareChildPerms != nil {
-			return appendEnums(appendKey(dst, "\"unshare-child-perms\": "), x.UnshareChildPerms)
+			return appendEnums(appendKey(dst, `"unshare-child-perms": `), x.UnshareChildPerms)
 		}
 	case 10: // max-discard
 		if x.MaxDiscard != nil {
-			return qjson.AppendInt(appendKey(dst, "\"max-discard\": "), int64(*x.MaxDiscard))
+			return qjson.AppendInt(appendKey(dst, `"max-discard": `), int64(*x.MaxDiscard))
 		}
 	case 11: // align
 		if x.Align != nil {
-			return qjson.AppendInt(appendKey(dst, "\"align\": "), *x.Align)
+			return qjson.AppendInt(appendKey(dst, `"align": `), *x.Align)
 		}
 	}
 	return dst
@@ -2121,7 +2109,7 @@ func (x *BlockdevOptionsBlkdebug) appendJSON(dst []byte, version Version) []byte
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsBlklogwrites as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsBlklogwrites) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsBlklogwritesBuckets = []uint16{80, 108, 146, 271, 463}
@@ -2132,20 +2120,20 @@ func (x *BlockdevOptionsBlklogwrites) appendMember(dst []byte, i int, version Ve
 	switch i {
 	case 0: // log-super-update-interval
 		if x.LogSuperUpdateInterval != nil {
-			return qjson.AppendUint(appendKey(dst, "\"log-super-update-interval\": "), *x.LogSuperUpdateInterval)
+			return qjson.AppendUint(appendKey(dst, `"log-super-update-interval": `), *x.LogSuperUpdateInterval)
 		}
 	case 1: // log
-		return x.Log.appendJSON(appendKey(dst, "\"log\": "), version)
+		return x.Log.appendJSON(appendKey(dst, `"log": `), version)
 	case 2: // log-sector-size
 		if x.LogSectorSize != nil {
-			return qjson.AppendUint(appendKey(dst, "\"log-sector-size\": "), uint64(*x.LogSectorSize))
+			return qjson.AppendUint(appendKey(dst, `"log-sector-size": `), uint64(*x.LogSectorSize))
 		}
 	case 3: // log-append
 		if x.LogAppend != nil {
-			return qjson.AppendBool(appendKey(dst, "\"log-append\": "), *x.LogAppend)
+			return qjson.AppendBool(appendKey(dst, `"log-append": `), *x.LogAppend)
 		}
 	case 4: // file
-		return x.File.appendJSON(appendKey(dst, "\"file\": "), version)
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
 	}
 	return dst
 }
@@ -2154,7 +2142,7 @@ func (x *BlockdevOptionsBlklogwrites) appendJSON(dst []byte, version Version) []
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsBlkverify as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsBlkverify) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsBlkverifyBuckets = []uint16{41, 430}
@@ -2164,9 +2152,9 @@ func (x *BlockdevOptionsBlkverify) buckets() []uint16 { return blockdevOptionsBl
 func (x *BlockdevOptionsBlkverify) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // test
-		return x.Test.appendJSON(appendKey(dst, "\"test\": "), version)
+		return x.Test.appendJSON(appendKey(dst, `"test": `), version)
 	case 1: // raw
-		return x.Raw.appendJSON(appendKey(dst, "\"raw\": "), version)
+		return x.Raw.appendJSON(appendKey(dst, `"raw": `), version)
 	}
 	return dst
 }
@@ -2175,7 +2163,7 @@ func (x *BlockdevOptionsBlkverify) appendJSON(dst []byte, version Version) []byt
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsBlkreplay as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsBlkreplay) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsBlkreplayBuckets = []uint16{181}
@@ -2185,7 +2173,7 @@ func (x *BlockdevOptionsBlkreplay) buckets() []uint16 { return blockdevOptionsBl
 func (x *BlockdevOptionsBlkreplay) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // image
-		return x.Image.appendJSON(appendKey(dst, "\"image\": "), version)
+		return x.Image.appendJSON(appendKey(dst, `"image": `), version)
 	}
 	return dst
 }
@@ -2194,7 +2182,7 @@ func (x *BlockdevOptionsBlkreplay) appendJSON(dst []byte, version Version) []byt
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsQuorum as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsQuorum) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsQuorumBuckets = []uint16{115, 206, 264, 316, 393}
@@ -2205,20 +2193,20 @@ func (x *BlockdevOptionsQuorum) appendMember(dst []byte, i int, version Version)
 	switch i {
 	case 0: // read-pattern
 		if x.ReadPattern != nil {
-			return appendEnum(appendKey(dst, "\"read-pattern\": "), *x.ReadPattern)
+			return appendEnum(appendKey(dst, `"read-pattern": `), *x.ReadPattern)
 		}
 	case 1: // children
-		return appendList(appendKey(dst, "\"children\": "), x.Children, version)
+		return appendList(appendKey(dst, `"children": `), x.Children, version)
 	case 2: // blkverify
 		if x.Blkverify != nil {
-			return qjson.AppendBool(appendKey(dst, "\"blkverify\": "), *x.Blkverify)
+			return qjson.AppendBool(appendKey(dst, `"blkverify": `), *x.Blkverify)
 		}
 	case 3: // rewrite-corrupted
 		if x.RewriteCorrupted != nil {
-			return qjson.AppendBool(appendKey(dst, "\"rewrite-corrupted\": "), *x.RewriteCorrupted)
+			return qjson.AppendBool(appendKey(dst, `"rewrite-corrupted": `), *x.RewriteCorrupted)
 		}
 	case 4: // vote-threshold
-		return qjson.AppendInt(appendKey(dst, "\"vote-threshold\": "), x.VoteThreshold)
+		return qjson.AppendInt(appendKey(dst, `"vote-threshold": `), x.VoteThreshold)
 	}
 	return dst
 }
@@ -2227,7 +2215,7 @@ func (x *BlockdevOptionsQuorum) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsGluster as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsGluster) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsGlusterBuckets = []uint16{253, 264, 340, 375, 414}
@@ -2237,18 +2225,18 @@ func (x *BlockdevOptionsGluster) buckets() []uint16 { return blockdevOptionsGlus
 func (x *BlockdevOptionsGluster) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // path
-		return appendString(appendKey(dst, "\"path\": "), x.Path)
+		return appendString(appendKey(dst, `"path": `), x.Path)
 	case 1: // logfile
 		if x.Logfile != nil {
-			return appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+			return appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 		}
 	case 2: // server
-		return appendList(appendKey(dst, "\"server\": "), x.Server, version)
+		return appendList(appendKey(dst, `"server": `), x.Server, version)
 	case 3: // volume
-		return appendString(appendKey(dst, "\"volume\": "), x.Volume)
+		return appendString(appendKey(dst, `"volume": `), x.Volume)
 	case 4: // debug
 		if x.Debug != nil {
-			return qjson.AppendInt(appendKey(dst, "\"debug\": "), *x.Debug)
+			return qjson.AppendInt(appendKey(dst, `"debug": `), *x.Debug)
 		}
 	}
 	return dst
@@ -2258,7 +2246,7 @@ func (x *BlockdevOptionsGluster) appendJSON(dst []byte, version Version) []byte 
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsIscsi as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsIscsi) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsIscsiBuckets = []uint16{58, 172, 207, 218, 224, 230, 418, 468, 491}
@@ -2269,34 +2257,34 @@ func (x *BlockdevOptionsIscsi) appendMember(dst []byte, i int, _ Version) []byte
 	switch i {
 	case 0: // password-secret
 		if x.PasswordSecret != nil {
-			return appendString(appendKey(dst, "\"password-secret\": "), *x.PasswordSecret)
+			return appendString(appendKey(dst, `"password-secret": `), *x.PasswordSecret)
 		}
 	case 1: // lun
 		if x.Lun != nil {
-			return qjson.AppendInt(appendKey(dst, "\"lun\": "), *x.Lun)
+			return qjson.AppendInt(appendKey(dst, `"lun": `), *x.Lun)
 		}
 	case 2: // portal
-		return appendString(appendKey(dst, "\"portal\": "), x.Portal)
+		return appendString(appendKey(dst, `"portal": `), x.Portal)
 	case 3: // header-digest
 		if x.HeaderDigest != nil {
-			return appendEnum(appendKey(dst, "\"header-digest\": "), *x.HeaderDigest)
+			return appendEnum(appendKey(dst, `"header-digest": `), *x.HeaderDigest)
 		}
 	case 4: // initiator-name
 		if x.InitiatorName != nil {
-			return appendString(appendKey(dst, "\"initiator-name\": "), *x.InitiatorName)
+			return appendString(appendKey(dst, `"initiator-name": `), *x.InitiatorName)
 		}
 	case 5: // timeout
 		if x.Timeout != nil {
-			return qjson.AppendInt(appendKey(dst, "\"timeout\": "), *x.Timeout)
+			return qjson.AppendInt(appendKey(dst, `"timeout": `), *x.Timeout)
 		}
 	case 6: // transport
-		return appendEnum(appendKey(dst, "\"transport\": "), x.Transport)
+		return appendEnum(appendKey(dst, `"transport": `), x.Transport)
 	case 7: // user
 		if x.User != nil {
-			return appendString(appendKey(dst, "\"user\": "), *x.User)
+			return appendString(appendKey(dst, `"user": `), *x.User)
 		}
 	case 8: // target
-		return appendString(appendKey(dst, "\"target\": "), x.Target)
+		return appendString(appendKey(dst, `"target": `), x.Target)
 	}
 	return dst
 }
@@ -2305,7 +2293,7 @@ func (x *BlockdevOptionsIscsi) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the RbdEncryptionOptionsLUKS as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *RbdEncryptionOptionsLUKS) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var rbdEncryptionOptionsLUKSBuckets = []uint16{498}
@@ -2315,7 +2303,7 @@ func (x *RbdEncryptionOptionsLUKS) buckets() []uint16 { return rbdEncryptionOpti
 func (x *RbdEncryptionOptionsLUKS) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // key-secret
-		return appendString(appendKey(dst, "\"key-secret\": "), x.KeySecret)
+		return appendString(appendKey(dst, `"key-secret": `), x.KeySecret)
 	}
 	return dst
 }
@@ -2324,7 +2312,7 @@ func (x *RbdEncryptionOptionsLUKS) appendJSON(dst []byte, version Version) []byt
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the RbdEncryptionOptionsLUKS2 as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *RbdEncryptionOptionsLUKS2) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var rbdEncryptionOptionsLUKS2Buckets = []uint16{498}
@@ -2334,7 +2322,7 @@ func (x *RbdEncryptionOptionsLUKS2) buckets() []uint16 { return rbdEncryptionOpt
 func (x *RbdEncryptionOptionsLUKS2) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // key-secret
-		return appendString(appendKey(dst, "\"key-secret\": "), x.KeySecret)
+		return appendString(appendKey(dst, `"key-secret": `), x.KeySecret)
 	}
 	return dst
 }
@@ -2343,7 +2331,7 @@ func (x *RbdEncryptionOptionsLUKS2) appendJSON(dst []byte, version Version) []by
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the RbdEncryptionOptionsLUKSAny as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *RbdEncryptionOptionsLUKSAny) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var rbdEncryptionOptionsLUKSAnyBuckets = []uint16{498}
@@ -2353,7 +2341,7 @@ func (x *RbdEncryptionOptionsLUKSAny) buckets() []uint16 { return rbdEncryptionO
 func (x *RbdEncryptionOptionsLUKSAny) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // key-secret
-		return appendString(appendKey(dst, "\"key-secret\": "), x.KeySecret)
+		return appendString(appendKey(dst, `"key-secret": `), x.KeySecret)
 	}
 	return dst
 }
@@ -2362,7 +2350,7 @@ func (x *RbdEncryptionOptionsLUKSAny) appendJSON(dst []byte, version Version) []
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the RbdEncryptionOptions as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *RbdEncryptionOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var rbdEncryptionOptionsBuckets = []uint16{63, 337}
@@ -2373,10 +2361,10 @@ func (x *RbdEncryptionOptions) appendMember(dst []byte, i int, version Version) 
 	switch i {
 	case 0: // parent
 		if version >= V8_0 && x.Parent != nil {
-			return x.Parent.appendJSON(appendKey(dst, "\"parent\": "), version)
+			return x.Parent.appendJSON(appendKey(dst, `"parent": `), version)
 		}
 	case 1: // format
-		return appendEnum(appendKey(dst, "\"format\": "), x.Format)
+		return appendEnum(appendKey(dst, `"format": `), x.Format)
 	}
 	return dst
 }
@@ -2388,7 +2376,7 @@ func (x *RbdEncryptionOptions) appendJSON(dst []byte, version Version) []byte {
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the BlockdevOptionsRbd as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsRbd) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsRbdBuckets = []uint16{61, 181, 206, 226, 320, 339, 340, 468, 498, 498}
@@ -2398,40 +2386,40 @@ func (x *BlockdevOptionsRbd) buckets() []uint16 { return blockdevOptionsRbdBucke
 func (x *BlockdevOptionsRbd) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // pool
-		return appendString(appendKey(dst, "\"pool\": "), x.Pool)
+		return appendString(appendKey(dst, `"pool": `), x.Pool)
 	case 1: // image
-		return appendString(appendKey(dst, "\"image\": "), x.Image)
+		return appendString(appendKey(dst, `"image": `), x.Image)
 	case 2: // conf
 		if x.Conf != nil {
-			return appendString(appendKey(dst, "\"conf\": "), *x.Conf)
+			return appendString(appendKey(dst, `"conf": `), *x.Conf)
 		}
 	case 3: // snapshot
 		if x.Snapshot != nil {
-			return appendString(appendKey(dst, "\"snapshot\": "), *x.Snapshot)
+			return appendString(appendKey(dst, `"snapshot": `), *x.Snapshot)
 		}
 	case 4: // namespace
 		if x.Namespace != nil {
-			return appendString(appendKey(dst, "\"namespace\": "), *x.Namespace)
+			return appendString(appendKey(dst, `"namespace": `), *x.Namespace)
 		}
 	case 5: // encrypt
 		if x.Encrypt != nil {
-			return x.Encrypt.appendJSON(appendKey(dst, "\"encrypt\": "), version)
+			return x.Encrypt.appendJSON(appendKey(dst, `"encrypt": `), version)
 		}
 	case 6: // server
 		if x.Server != nil {
-			return appendList(appendKey(dst, "\"server\": "), x.Server, version)
+			return appendList(appendKey(dst, `"server": `), x.Server, version)
 		}
 	case 7: // user
 		if x.User != nil {
-			return appendString(appendKey(dst, "\"user\": "), *x.User)
+			return appendString(appendKey(dst, `"user": `), *x.User)
 		}
 	case 8: // key-secret
 		if x.KeySecret != nil {
-			return appendString(appendKey(dst, "\"key-secret\": "), *x.KeySecret)
+			return appendString(appendKey(dst, `"key-secret": `), *x.KeySecret)
 		}
 	case 9: // auth-client-required
 		if x.AuthClientRequired != nil {
-			return appendEnums(appendKey(dst, "\"auth-client-required\": "), x.AuthClientRequired)
+			return appendEnums(appendKey(dst, `"auth-client-required": `), x.AuthClientRequired)
 		}
 	}
 	return dst
@@ -2441,7 +2429,7 @@ func (x *BlockdevOptionsRbd) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsReplication as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsReplication) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsReplicationBuckets = []uint16{252, 459, 463}
@@ -2451,13 +2439,13 @@ func (x *BlockdevOptionsReplication) buckets() []uint16 { return blockdevOptions
 func (x *BlockdevOptionsReplication) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // mode
-		return appendEnum(appendKey(dst, "\"mode\": "), x.Mode)
+		return appendEnum(appendKey(dst, `"mode": `), x.Mode)
 	case 1: // top-id
 		if x.TopId != nil {
-			return appendString(appendKey(dst, "\"top-id\": "), *x.TopId)
+			return appendString(appendKey(dst, `"top-id": `), *x.TopId)
 		}
 	case 2: // file
-		return x.File.appendJSON(appendKey(dst, "\"file\": "), version)
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
 	}
 	return dst
 }
@@ -2466,17 +2454,17 @@ func (x *BlockdevOptionsReplication) appendJSON(dst []byte, version Version) []b
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the NFSServer as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *NFSServer) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *NFSServer) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"host\": "), x.Host)
-	dst = appendEnum(appendKey(dst, "\"type\": "), x.Type)
+	dst = appendString(appendKey(dst, `"host": `), x.Host)
+	dst = appendEnum(appendKey(dst, `"type": `), x.Type)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the BlockdevOptionsNfs as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsNfs) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsNfsBuckets = []uint16{191, 248, 253, 313, 340, 414, 466, 468}
@@ -2487,31 +2475,31 @@ func (x *BlockdevOptionsNfs) appendMember(dst []byte, i int, version Version) []
 	switch i {
 	case 0: // group
 		if x.Group != nil {
-			return qjson.AppendInt(appendKey(dst, "\"group\": "), *x.Group)
+			return qjson.AppendInt(appendKey(dst, `"group": `), *x.Group)
 		}
 	case 1: // tcp-syn-count
 		if x.TcpSynCount != nil {
-			return qjson.AppendInt(appendKey(dst, "\"tcp-syn-count\": "), *x.TcpSynCount)
+			return qjson.AppendInt(appendKey(dst, `"tcp-syn-count": `), *x.TcpSynCount)
 		}
 	case 2: // path
-		return appendString(appendKey(dst, "\"path\": "), x.Path)
+		return appendString(appendKey(dst, `"path": `), x.Path)
 	case 3: // readahead-size
 		if x.ReadaheadSize != nil {
-			return qjson.AppendInt(appendKey(dst, "\"readahead-size\": "), *x.ReadaheadSize)
+			return qjson.AppendInt(appendKey(dst, `"readahead-size": `), *x.ReadaheadSize)
 		}
 	case 4: // server
-		return x.Server.appendJSON(appendKey(dst, "\"server\": "), version)
+		return x.Server.appendJSON(appendKey(dst, `"server": `), version)
 	case 5: // debug
 		if x.Debug != nil {
-			return qjson.AppendInt(appendKey(dst, "\"debug\": "), *x.Debug)
+			return qjson.AppendInt(appendKey(dst, `"debug": `), *x.Debug)
 		}
 	case 6: // page-cache-size
 		if x.PageCacheSize != nil {
-			return qjson.AppendInt(appendKey(dst, "\"page-cache-size\": "), *x.PageCacheSize)
+			return qjson.AppendInt(appendKey(dst, `"page-cache-size": `), *x.PageCacheSize)
 		}
 	case 7: // user
 		if x.User != nil {
-			return qjson.AppendInt(appendKey(dst, "\"user\": "), *x.User)
+			return qjson.AppendInt(appendKey(dst, `"user": `), *x.User)
 		}
 	}
 	return dst
@@ -2521,7 +2509,7 @@ func (x *BlockdevOptionsNfs) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsCurlHttp as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsCurlHttp) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsCurlHttpBuckets = []uint16{58, 79, 97, 149, 188, 230, 300, 318, 390}
@@ -2532,37 +2520,37 @@ func (x *BlockdevOptionsCurlHttp) appendMember(dst []byte, i int, _ Version) []b
 	switch i {
 	case 0: // password-secret
 		if x.PasswordSecret != nil {
-			return appendString(appendKey(dst, "\"password-secret\": "), *x.PasswordSecret)
+			return appendString(appendKey(dst, `"password-secret": `), *x.PasswordSecret)
 		}
 	case 1: // url
-		return appendString(appendKey(dst, "\"url\": "), x.Url)
+		return appendString(appendKey(dst, `"url": `), x.Url)
 	case 2: // cookie-secret
 		if x.CookieSecret != nil {
-			return appendString(appendKey(dst, "\"cookie-secret\": "), *x.CookieSecret)
+			return appendString(appendKey(dst, `"cookie-secret": `), *x.CookieSecret)
 		}
 	case 3: // proxy-username
 		if x.ProxyUsername != nil {
-			return appendString(appendKey(dst, "\"proxy-username\": "), *x.ProxyUsername)
+			return appendString(appendKey(dst, `"proxy-username": `), *x.ProxyUsername)
 		}
 	case 4: // readahead
 		if x.Readahead != nil {
-			return qjson.AppendInt(appendKey(dst, "\"readahead\": "), *x.Readahead)
+			return qjson.AppendInt(appendKey(dst, `"readahead": `), *x.Readahead)
 		}
 	case 5: // timeout
 		if x.Timeout != nil {
-			return qjson.AppendInt(appendKey(dst, "\"timeout\": "), *x.Timeout)
+			return qjson.AppendInt(appendKey(dst, `"timeout": `), *x.Timeout)
 		}
 	case 6: // proxy-password-secret
 		if x.ProxyPasswordSecret != nil {
-			return appendString(appendKey(dst, "\"proxy-password-secret\": "), *x.ProxyPasswordSecret)
+			return appendString(appendKey(dst, `"proxy-password-secret": `), *x.ProxyPasswordSecret)
 		}
 	case 7: // username
 		if x.Username != nil {
-			return appendString(appendKey(dst, "\"username\": "), *x.Username)
+			return appendString(appendKey(dst, `"username": `), *x.Username)
 		}
 	case 8: // cookie
 		if x.Cookie != nil {
-			return appendString(appendKey(dst, "\"cookie\": "), *x.Cookie)
+			return appendString(appendKey(dst, `"cookie": `), *x.Cookie)
 		}
 	}
 	return dst
@@ -2572,7 +2560,7 @@ func (x *BlockdevOptionsCurlHttp) appendJSON(dst []byte, version Version) []byte
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsCurlHttps as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsCurlHttps) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsCurlHttpsBuckets = []uint16{58, 79, 97, 149, 188, 230, 300, 318, 390, 451}
@@ -2583,41 +2571,41 @@ func (x *BlockdevOptionsCurlHttps) appendMember(dst []byte, i int, _ Version) []
 	switch i {
 	case 0: // password-secret
 		if x.PasswordSecret != nil {
-			return appendString(appendKey(dst, "\"password-secret\": "), *x.PasswordSecret)
+			return appendString(appendKey(dst, `"password-secret": `), *x.PasswordSecret)
 		}
 	case 1: // url
-		return appendString(appendKey(dst, "\"url\": "), x.Url)
+		return appendString(appendKey(dst, `"url": `), x.Url)
 	case 2: // cookie-secret
 		if x.CookieSecret != nil {
-			return appendString(appendKey(dst, "\"cookie-secret\": "), *x.CookieSecret)
+			return appendString(appendKey(dst, `"cookie-secret": `), *x.CookieSecret)
 		}
 	case 3: // proxy-username
 		if x.ProxyUsername != nil {
-			return appendString(appendKey(dst, "\"proxy-username\": "), *x.ProxyUsername)
+			return appendString(appendKey(dst, `"proxy-username": `), *x.ProxyUsername)
 		}
 	case 4: // readahead
 		if x.Readahead != nil {
-			return qjson.AppendInt(appendKey(dst, "\"readahead\": "), *x.Readahead)
+			return qjson.AppendInt(appendKey(dst, `"readahead": `), *x.Readahead)
 		}
 	case 5: // timeout
 		if x.Timeout != nil {
-			return qjson.AppendInt(appendKey(dst, "\"timeout\": "), *x.Timeout)
+			return qjson.AppendInt(appendKey(dst, `"timeout": `), *x.Timeout)
 		}
 	case 6: // proxy-password-secret
 		if x.ProxyPasswordSecret != nil {
-			return appendString(appendKey(dst, "\"proxy-password-secret\": "), *x.ProxyPasswordSecret)
+			return appendString(appendKey(dst, `"proxy-password-secret": `), *x.ProxyPasswordSecret)
 		}
 	case 7: // username
 		if x.Username != nil {
-			return appendString(appendKey(dst, "\"username\": "), *x.Username)
+			return appendString(appendKey(dst, `"username": `), *x.Username)
 		}
 	case 8: // cookie
 		if x.Cookie != nil {
-			return appendString(appendKey(dst, "\"cookie\": "), *x.Cookie)
+			return appendString(appendKey(dst, `"cookie": `), *x.Cookie)
 		}
 	case 9: // sslverify
 		if x.Sslverify != nil {
-			return qjson.AppendBool(appendKey(dst, "\"sslverify\": "), *x.Sslverify)
+			return qjson.AppendBool(appendKey(dst, `"sslverify": `), *x.Sslverify)
 		}
 	}
 	return dst
@@ -2627,7 +2615,7 @@ func (x *BlockdevOptionsCurlHttps) appendJSON(dst []byte, version Version) []byt
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsCurlFtp as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsCurlFtp) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsCurlFtpBuckets = []uint16{58, 79, 149, 188, 230, 300, 318}
@@ -2638,29 +2626,29 @@ func (x *BlockdevOptionsCurlFtp) appendMember(dst []byte, i int, _ Version) []by
 	switch i {
 	case 0: // password-secret
 		if x.PasswordSecret != nil {
-			return appendString(appendKey(dst, "\"password-secret\": "), *x.PasswordSecret)
+			return appendString(appendKey(dst, `"password-secret": `), *x.PasswordSecret)
 		}
 	case 1: // url
-		return appendString(appendKey(dst, "\"url\": "), x.Url)
+		return appendString(appendKey(dst, `"url": `), x.Url)
 	case 2: // proxy-username
 		if x.ProxyUsername != nil {
-			return appendString(appendKey(dst, "\"proxy-username\": "), *x.ProxyUsername)
+			return appendString(appendKey(dst, `"proxy-username": `), *x.ProxyUsername)
 		}
 	case 3: // readahead
 		if x.Readahead != nil {
-			return qjson.AppendInt(appendKey(dst, "\"readahead\": "), *x.Readahead)
+			return qjson.AppendInt(appendKey(dst, `"readahead": `), *x.Readahead)
 		}
 	case 4: // timeout
 		if x.Timeout != nil {
-			return qjson.AppendInt(appendKey(dst, "\"timeout\": "), *x.Timeout)
+			return qjson.AppendInt(appendKey(dst, `"timeout": `), *x.Timeout)
 		}
 	case 5: // proxy-password-secret
 		if x.ProxyPasswordSecret != nil {
-			return appendString(appendKey(dst, "\"proxy-password-secret\": "), *x.ProxyPasswordSecret)
+			return appendString(appendKey(dst, `"proxy-password-secret": `), *x.ProxyPasswordSecret)
 		}
 	case 6: // username
 		if x.Username != nil {
-			return appendString(appendKey(dst, "\"username\": "), *x.Username)
+			return appendString(appendKey(dst, `"username": `), *x.Username)
 		}
 	}
 	return dst
@@ -2670,7 +2658,7 @@ func (x *BlockdevOptionsCurlFtp) appendJSON(dst []byte, version Version) []byte 
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsCurlFtps as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsCurlFtps) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsCurlFtpsBuckets = []uint16{58, 79, 149, 188, 230, 300, 318, 451}
@@ -2681,33 +2669,33 @@ func (x *BlockdevOptionsCurlFtps) appendMember(dst []byte, i int, _ Version) []b
 	switch i {
 	case 0: // password-secret
 		if x.PasswordSecret != nil {
-			return appendString(appendKey(dst, "\"password-secret\": "), *x.PasswordSecret)
+			return appendString(appendKey(dst, `"password-secret": `), *x.PasswordSecret)
 		}
 	case 1: // url
-		return appendString(appendKey(dst, "\"url\": "), x.Url)
+		return appendString(appendKey(dst, `"url": `), x.Url)
 	case 2: // proxy-username
 		if x.ProxyUsername != nil {
-			return appendString(appendKey(dst, "\"proxy-username\": "), *x.ProxyUsername)
+			return appendString(appendKey(dst, `"proxy-username": `), *x.ProxyUsername)
 		}
 	case 3: // readahead
 		if x.Readahead != nil {
-			return qjson.AppendInt(appendKey(dst, "\"readahead\": "), *x.Readahead)
+			return qjson.AppendInt(appendKey(dst, `"readahead": `), *x.Readahead)
 		}
 	case 4: // timeout
 		if x.Timeout != nil {
-			return qjson.AppendInt(appendKey(dst, "\"timeout\": "), *x.Timeout)
+			return qjson.AppendInt(appendKey(dst, `"timeout": `), *x.Timeout)
 		}
 	case 5: // proxy-password-secret
 		if x.ProxyPasswordSecret != nil {
-			return appendString(appendKey(dst, "\"proxy-password-secret\": "), *x.ProxyPasswordSecret)
+			return appendString(appendKey(dst, `"proxy-password-secret": `), *x.ProxyPasswordSecret)
 		}
 	case 6: // username
 		if x.Username != nil {
-			return appendString(appendKey(dst, "\"username\": "), *x.Username)
+			return appendString(appendKey(dst, `"username": `), *x.Username)
 		}
 	case 7: // sslverify
 		if x.Sslverify != nil {
-			return qjson.AppendBool(appendKey(dst, "\"sslverify\": "), *x.Sslverify)
+			return qjson.AppendBool(appendKey(dst, `"sslverify": `), *x.Sslverify)
 		}
 	}
 	return dst
@@ -2717,7 +2705,7 @@ func (x *BlockdevOptionsCurlFtps) appendJSON(dst []byte, version Version) []byte
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsNbd as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsNbd) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsNbdBuckets = []uint16{326, 334, 340, 367, 398, 430, 439}
@@ -2728,29 +2716,29 @@ func (x *BlockdevOptionsNbd) appendMember(dst []byte, i int, version Version) []
 	switch i {
 	case 0: // export
 		if x.Export != nil {
-			return appendString(appendKey(dst, "\"export\": "), *x.Export)
+			return appendString(appendKey(dst, `"export": `), *x.Export)
 		}
 	case 1: // reconnect-delay
 		if x.ReconnectDelay != nil {
-			return qjson.AppendUint(appendKey(dst, "\"reconnect-delay\": "), uint64(*x.ReconnectDelay))
+			return qjson.AppendUint(appendKey(dst, `"reconnect-delay": `), uint64(*x.ReconnectDelay))
 		}
 	case 2: // server
-		return x.Server.appendJSON(appendKey(dst, "\"server\": "), version)
+		return x.Server.appendJSON(appendKey(dst, `"server": `), version)
 	case 3: // x-dirty-bitmap
 		if x.XDirtyBitmap != nil {
-			return appendString(appendKey(dst, "\"x-dirty-bitmap\": "), *x.XDirtyBitmap)
+			return appendString(appendKey(dst, `"x-dirty-bitmap": `), *x.XDirtyBitmap)
 		}
 	case 4: // tls-creds
 		if x.TlsCreds != nil {
-			return appendString(appendKey(dst, "\"tls-creds\": "), *x.TlsCreds)
+			return appendString(appendKey(dst, `"tls-creds": `), *x.TlsCreds)
 		}
 	case 5: // open-timeout
 		if x.OpenTimeout != nil {
-			return qjson.AppendUint(appendKey(dst, "\"open-timeout\": "), uint64(*x.OpenTimeout))
+			return qjson.AppendUint(appendKey(dst, `"open-timeout": `), uint64(*x.OpenTimeout))
 		}
 	case 6: // tls-hostname
 		if x.TlsHostname != nil {
-			return appendString(appendKey(dst, "\"tls-hostname\": "), *x.TlsHostname)
+			return appendString(appendKey(dst, `"tls-hostname": `), *x.TlsHostname)
 		}
 	}
 	return dst
@@ -2760,7 +2748,7 @@ func (x *BlockdevOptionsNbd) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsRaw as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsRaw) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsRawBuckets = []uint16{180, 318, 463}
@@ -2771,14 +2759,14 @@ func (x *BlockdevOptionsRaw) appendMember(dst []byte, i int, version Version) []
 	switch i {
 	case 0: // offset
 		if x.Offset != nil {
-			return qjson.AppendInt(appendKey(dst, "\"offset\": "), *x.Offset)
+			return qjson.AppendInt(appendKey(dst, `"offset": `), *x.Offset)
 		}
 	case 1: // size
 		if x.Size != nil {
-			return qjson.AppendInt(appendKey(dst, "\"size\": "), *x.Size)
+			return qjson.AppendInt(appendKey(dst, `"size": `), *x.Size)
 		}
 	case 2: // file
-		return x.File.appendJSON(appendKey(dst, "\"file\": "), version)
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
 	}
 	return dst
 }
@@ -2787,7 +2775,7 @@ func (x *BlockdevOptionsRaw) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsThrottle as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsThrottle) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsThrottleBuckets = []uint16{203, 463}
@@ -2797,9 +2785,9 @@ func (x *BlockdevOptionsThrottle) buckets() []uint16 { return blockdevOptionsThr
 func (x *BlockdevOptionsThrottle) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // throttle-group
-		return appendString(appendKey(dst, "\"throttle-group\": "), x.ThrottleGroup)
+		return appendString(appendKey(dst, `"throttle-group": `), x.ThrottleGroup)
 	case 1: // file
-		return x.File.appendJSON(appendKey(dst, "\"file\": "), version)
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
 	}
 	return dst
 }
@@ -2808,7 +2796,7 @@ func (x *BlockdevOptionsThrottle) appendJSON(dst []byte, version Version) []byte
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsCor as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsCor) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsCorBuckets = []uint16{459, 463}
@@ -2819,10 +2807,10 @@ func (x *BlockdevOptionsCor) appendMember(dst []byte, i int, version Version) []
 	switch i {
 	case 0: // bottom
 		if x.Bottom != nil {
-			return appendString(appendKey(dst, "\"bottom\": "), *x.Bottom)
+			return appendString(appendKey(dst, `"bottom": `), *x.Bottom)
 		}
 	case 1: // file
-		return x.File.appendJSON(appendKey(dst, "\"file\": "), version)
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
 	}
 	return dst
 }
@@ -2831,7 +2819,7 @@ func (x *BlockdevOptionsCor) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptionsCbw as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptionsCbw) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsCbwBuckets = []uint16{13, 80, 359, 360, 463, 491}
@@ -2842,24 +2830,24 @@ func (x *BlockdevOptionsCbw) appendMember(dst []byte, i int, version Version) []
 	switch i {
 	case 0: // bitmap
 		if x.Bitmap != nil {
-			return x.Bitmap.appendJSON(appendKey(dst, "\"bitmap\": "), version)
+			return x.Bitmap.appendJSON(appendKey(dst, `"bitmap": `), version)
 		}
 	case 1: // min-cluster-size
 		if version >= V9_2 && x.MinClusterSize != nil {
-			return qjson.AppendUint(appendKey(dst, "\"min-cluster-size\": "), *x.MinClusterSize)
+			return qjson.AppendUint(appendKey(dst, `"min-cluster-size": `), *x.MinClusterSize)
 		}
 	case 2: // cbw-timeout
 		if x.CbwTimeout != nil {
-			return qjson.AppendUint(appendKey(dst, "\"cbw-timeout\": "), uint64(*x.CbwTimeout))
+			return qjson.AppendUint(appendKey(dst, `"cbw-timeout": `), uint64(*x.CbwTimeout))
 		}
 	case 3: // on-cbw-error
 		if x.OnCbwError != nil {
-			return appendEnum(appendKey(dst, "\"on-cbw-error\": "), *x.OnCbwError)
+			return appendEnum(appendKey(dst, `"on-cbw-error": `), *x.OnCbwError)
 		}
 	case 4: // file
-		return x.File.appendJSON(appendKey(dst, "\"file\": "), version)
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
 	case 5: // target
-		return x.Target.appendJSON(appendKey(dst, "\"target\": "), version)
+		return x.Target.appendJSON(appendKey(dst, `"target": `), version)
 	}
 	return dst
 }
@@ -2868,7 +2856,7 @@ func (x *BlockdevOptionsCbw) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the BlockdevOptions as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var blockdevOptionsBuckets = []uint16{48, 146, 212, 239, 330, 342, 435, 436, 460}
@@ -2879,37 +2867,37 @@ func (x *BlockdevOptions) appendMember(dst []byte, i int, version Version) []byt
 	switch i {
 	case 0: // active
 		if version >= V10_0 && x.Active != nil {
-			return qjson.AppendBool(appendKey(dst, "\"active\": "), *x.Active)
+			return qjson.AppendBool(appendKey(dst, `"active": `), *x.Active)
 		}
 	case 1: // detect-zeroes
 		if x.DetectZeroes != nil {
-			return appendEnum(appendKey(dst, "\"detect-zeroes\": "), *x.DetectZeroes)
+			return appendEnum(appendKey(dst, `"detect-zeroes": `), *x.DetectZeroes)
 		}
 	case 2: // node-name
 		if x.NodeName != nil {
-			return appendString(appendKey(dst, "\"node-name\": "), *x.NodeName)
+			return appendString(appendKey(dst, `"node-name": `), *x.NodeName)
 		}
 	case 3: // driver
-		return appendEnum(appendKey(dst, "\"driver\": "), x.Driver)
+		return appendEnum(appendKey(dst, `"driver": `), x.Driver)
 	case 4: // auto-read-only
 		if x.AutoReadOnly != nil {
-			return qjson.AppendBool(appendKey(dst, "\"auto-read-only\": "), *x.AutoReadOnly)
+			return qjson.AppendBool(appendKey(dst, `"auto-read-only": `), *x.AutoReadOnly)
 		}
 	case 5: // read-only
 		if x.ReadOnly != nil {
-			return qjson.AppendBool(appendKey(dst, "\"read-only\": "), *x.ReadOnly)
+			return qjson.AppendBool(appendKey(dst, `"read-only": `), *x.ReadOnly)
 		}
 	case 6: // cache
 		if x.Cache != nil {
-			return x.Cache.appendJSON(appendKey(dst, "\"cache\": "), version)
+			return x.Cache.appendJSON(appendKey(dst, `"cache": `), version)
 		}
 	case 7: // discard
 		if x.Discard != nil {
-			return appendEnum(appendKey(dst, "\"discard\": "), *x.Discard)
+			return appendEnum(appendKey(dst, `"discard": `), *x.Discard)
 		}
 	case 8: // force-share
 		if x.ForceShare != nil {
-			return qjson.AppendBool(appendKey(dst, "\"force-share\": "), *x.ForceShare)
+			return qjson.AppendBool(appendKey(dst, `"force-share": `), *x.ForceShare)
 		}
 	}
 	return dst
@@ -2922,326 +2910,326 @@ func (x *BlockdevOptions) appendJSON(dst []byte, version Version) []byte {
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the BlockExportInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockExportInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockExportInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"node-name\": "), x.NodeName)
-	dst = qjson.AppendBool(appendKey(dst, "\"shutting-down\": "), x.ShuttingDown)
-	dst = appendEnum(appendKey(dst, "\"type\": "), x.Type)
-	dst = appendString(appendKey(dst, "\"id\": "), x.Id)
+	dst = appendString(appendKey(dst, `"node-name": `), x.NodeName)
+	dst = qjson.AppendBool(appendKey(dst, `"shutting-down": `), x.ShuttingDown)
+	dst = appendEnum(appendKey(dst, `"type": `), x.Type)
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = qjson.AppendBool(appendKey(dst, "\"frontend-open\": "), x.FrontendOpen)
-	dst = appendString(appendKey(dst, "\"filename\": "), x.Filename)
-	dst = appendString(appendKey(dst, "\"label\": "), x.Label)
+	dst = qjson.AppendBool(appendKey(dst, `"frontend-open": `), x.FrontendOpen)
+	dst = appendString(appendKey(dst, `"filename": `), x.Filename)
+	dst = appendString(appendKey(dst, `"label": `), x.Label)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevBackendInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevBackendInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevBackendInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"name\": "), x.Name)
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevCommon as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevCommon) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevCommon) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevFile as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevFile) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevFile) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	if x.Append != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"append\": "), *x.Append)
+		dst = qjson.AppendBool(appendKey(dst, `"append": `), *x.Append)
 	}
 	if x.In != nil {
-		dst = appendString(appendKey(dst, "\"in\": "), *x.In)
+		dst = appendString(appendKey(dst, `"in": `), *x.In)
 	}
-	dst = appendString(appendKey(dst, "\"out\": "), x.Out)
+	dst = appendString(appendKey(dst, `"out": `), x.Out)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevHostdev as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevHostdev) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevHostdev) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"device\": "), x.Device)
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevSocket as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevSocket) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevSocket) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
-	dst = x.Addr.appendJSON(appendKey(dst, "\"addr\": "), version)
+	dst = x.Addr.appendJSON(appendKey(dst, `"addr": `), version)
 	if version >= V9_2 && x.ReconnectMs != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"reconnect-ms\": "), *x.ReconnectMs)
+		dst = qjson.AppendInt(appendKey(dst, `"reconnect-ms": `), *x.ReconnectMs)
 	}
 	if x.Tn3270 != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"tn3270\": "), *x.Tn3270)
+		dst = qjson.AppendBool(appendKey(dst, `"tn3270": `), *x.Tn3270)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	if x.Websocket != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"websocket\": "), *x.Websocket)
+		dst = qjson.AppendBool(appendKey(dst, `"websocket": `), *x.Websocket)
 	}
 	if x.TlsAuthz != nil {
-		dst = appendString(appendKey(dst, "\"tls-authz\": "), *x.TlsAuthz)
+		dst = appendString(appendKey(dst, `"tls-authz": `), *x.TlsAuthz)
 	}
 	if x.Server != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"server\": "), *x.Server)
+		dst = qjson.AppendBool(appendKey(dst, `"server": `), *x.Server)
 	}
 	if x.Telnet != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"telnet\": "), *x.Telnet)
+		dst = qjson.AppendBool(appendKey(dst, `"telnet": `), *x.Telnet)
 	}
 	if x.TlsCreds != nil {
-		dst = appendString(appendKey(dst, "\"tls-creds\": "), *x.TlsCreds)
+		dst = appendString(appendKey(dst, `"tls-creds": `), *x.TlsCreds)
 	}
 	if x.Nodelay != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"nodelay\": "), *x.Nodelay)
+		dst = qjson.AppendBool(appendKey(dst, `"nodelay": `), *x.Nodelay)
 	}
 	if x.Reconnect != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"reconnect\": "), *x.Reconnect)
+		dst = qjson.AppendInt(appendKey(dst, `"reconnect": `), *x.Reconnect)
 	}
 	if x.Wait != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"wait\": "), *x.Wait)
+		dst = qjson.AppendBool(appendKey(dst, `"wait": `), *x.Wait)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevUdp as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevUdp) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevUdp) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
-	dst = x.Remote.appendJSON(appendKey(dst, "\"remote\": "), version)
+	dst = x.Remote.appendJSON(appendKey(dst, `"remote": `), version)
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if x.Local != nil {
-		dst = x.Local.appendJSON(appendKey(dst, "\"local\": "), version)
+		dst = x.Local.appendJSON(appendKey(dst, `"local": `), version)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevMux as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevMux) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevMux) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"chardev\": "), x.Chardev)
+	dst = appendString(appendKey(dst, `"chardev": `), x.Chardev)
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevHub as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevHub) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevHub) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if version >= V10_0 {
-		dst = appendStrings(appendKey(dst, "\"chardevs\": "), x.Chardevs)
+		dst = appendStrings(appendKey(dst, `"chardevs": `), x.Chardevs)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevStdio as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevStdio) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevStdio) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	if x.Signal != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"signal\": "), *x.Signal)
+		dst = qjson.AppendBool(appendKey(dst, `"signal": `), *x.Signal)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevSpiceChannel as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevSpiceChannel) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevSpiceChannel) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
-	dst = appendString(appendKey(dst, "\"type\": "), x.Type)
+	dst = appendString(appendKey(dst, `"type": `), x.Type)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevSpicePort as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevSpicePort) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevSpicePort) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
-	dst = appendString(appendKey(dst, "\"fqdn\": "), x.Fqdn)
+	dst = appendString(appendKey(dst, `"fqdn": `), x.Fqdn)
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevDBus as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevDBus) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevDBus) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"name\": "), x.Name)
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevVC as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevVC) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevVC) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Height != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"height\": "), *x.Height)
+		dst = qjson.AppendInt(appendKey(dst, `"height": `), *x.Height)
 	}
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if x.Cols != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"cols\": "), *x.Cols)
+		dst = qjson.AppendInt(appendKey(dst, `"cols": `), *x.Cols)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	if x.Width != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"width\": "), *x.Width)
+		dst = qjson.AppendInt(appendKey(dst, `"width": `), *x.Width)
 	}
 	if x.Rows != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"rows\": "), *x.Rows)
+		dst = qjson.AppendInt(appendKey(dst, `"rows": `), *x.Rows)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevRingbuf as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevRingbuf) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevRingbuf) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	if x.Size != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"size\": "), *x.Size)
+		dst = qjson.AppendInt(appendKey(dst, `"size": `), *x.Size)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevQemuVDAgent as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevQemuVDAgent) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevQemuVDAgent) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if x.Clipboard != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"clipboard\": "), *x.Clipboard)
+		dst = qjson.AppendBool(appendKey(dst, `"clipboard": `), *x.Clipboard)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	if x.Mouse != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"mouse\": "), *x.Mouse)
+		dst = qjson.AppendBool(appendKey(dst, `"mouse": `), *x.Mouse)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevPty as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevPty) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevPty) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
 	if x.Logappend != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"logappend\": "), *x.Logappend)
+		dst = qjson.AppendBool(appendKey(dst, `"logappend": `), *x.Logappend)
 	}
 	if version >= V9_2 && x.Path != nil {
-		dst = appendString(appendKey(dst, "\"path\": "), *x.Path)
+		dst = appendString(appendKey(dst, `"path": `), *x.Path)
 	}
 	if x.Logfile != nil {
-		dst = appendString(appendKey(dst, "\"logfile\": "), *x.Logfile)
+		dst = appendString(appendKey(dst, `"logfile": `), *x.Logfile)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ChardevFileWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevFileWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevFileWrapperBuckets = []uint16{505}
@@ -3251,7 +3239,7 @@ func (x *ChardevFileWrapper) buckets() []uint16 { return chardevFileWrapperBucke
 func (x *ChardevFileWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3260,7 +3248,7 @@ func (x *ChardevFileWrapper) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevHostdevWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevHostdevWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevHostdevWrapperBuckets = []uint16{505}
@@ -3270,7 +3258,7 @@ func (x *ChardevHostdevWrapper) buckets() []uint16 { return chardevHostdevWrappe
 func (x *ChardevHostdevWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3279,7 +3267,7 @@ func (x *ChardevHostdevWrapper) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevSocketWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevSocketWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevSocketWrapperBuckets = []uint16{505}
@@ -3289,7 +3277,7 @@ func (x *ChardevSocketWrapper) buckets() []uint16 { return chardevSocketWrapperB
 func (x *ChardevSocketWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3298,7 +3286,7 @@ func (x *ChardevSocketWrapper) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevUdpWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevUdpWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevUdpWrapperBuckets = []uint16{505}
@@ -3308,7 +3296,7 @@ func (x *ChardevUdpWrapper) buckets() []uint16 { return chardevUdpWrapperBuckets
 func (x *ChardevUdpWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3317,7 +3305,7 @@ func (x *ChardevUdpWrapper) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevCommonWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevCommonWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevCommonWrapperBuckets = []uint16{505}
@@ -3327,7 +3315,7 @@ func (x *ChardevCommonWrapper) buckets() []uint16 { return chardevCommonWrapperB
 func (x *ChardevCommonWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3336,7 +3324,7 @@ func (x *ChardevCommonWrapper) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevMuxWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevMuxWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevMuxWrapperBuckets = []uint16{505}
@@ -3346,7 +3334,7 @@ func (x *ChardevMuxWrapper) buckets() []uint16 { return chardevMuxWrapperBuckets
 func (x *ChardevMuxWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3355,7 +3343,7 @@ func (x *ChardevMuxWrapper) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevHubWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevHubWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevHubWrapperBuckets = []uint16{505}
@@ -3366,7 +3354,7 @@ func (x *ChardevHubWrapper) appendMember(dst []byte, i int, version Version) []b
 	switch i {
 	case 0: // data
 		if version >= V10_0 {
-			return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+			return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 		}
 	}
 	return dst
@@ -3376,7 +3364,7 @@ func (x *ChardevHubWrapper) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevStdioWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevStdioWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevStdioWrapperBuckets = []uint16{505}
@@ -3386,7 +3374,7 @@ func (x *ChardevStdioWrapper) buckets() []uint16 { return chardevStdioWrapperBuc
 func (x *ChardevStdioWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3395,7 +3383,7 @@ func (x *ChardevStdioWrapper) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevSpiceChannelWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevSpiceChannelWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevSpiceChannelWrapperBuckets = []uint16{505}
@@ -3405,7 +3393,7 @@ func (x *ChardevSpiceChannelWrapper) buckets() []uint16 { return chardevSpiceCha
 func (x *ChardevSpiceChannelWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3414,7 +3402,7 @@ func (x *ChardevSpiceChannelWrapper) appendJSON(dst []byte, version Version) []b
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevSpicePortWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevSpicePortWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevSpicePortWrapperBuckets = []uint16{505}
@@ -3424,7 +3412,7 @@ func (x *ChardevSpicePortWrapper) buckets() []uint16 { return chardevSpicePortWr
 func (x *ChardevSpicePortWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3433,7 +3421,7 @@ func (x *ChardevSpicePortWrapper) appendJSON(dst []byte, version Version) []byte
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevQemuVDAgentWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevQemuVDAgentWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevQemuVDAgentWrapperBuckets = []uint16{505}
@@ -3443,7 +3431,7 @@ func (x *ChardevQemuVDAgentWrapper) buckets() []uint16 { return chardevQemuVDAge
 func (x *ChardevQemuVDAgentWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3452,7 +3440,7 @@ func (x *ChardevQemuVDAgentWrapper) appendJSON(dst []byte, version Version) []by
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevDBusWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevDBusWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevDBusWrapperBuckets = []uint16{505}
@@ -3462,7 +3450,7 @@ func (x *ChardevDBusWrapper) buckets() []uint16 { return chardevDBusWrapperBucke
 func (x *ChardevDBusWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3471,7 +3459,7 @@ func (x *ChardevDBusWrapper) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevVCWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevVCWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevVCWrapperBuckets = []uint16{505}
@@ -3481,7 +3469,7 @@ func (x *ChardevVCWrapper) buckets() []uint16 { return chardevVCWrapperBuckets }
 func (x *ChardevVCWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3490,7 +3478,7 @@ func (x *ChardevVCWrapper) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevRingbufWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevRingbufWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevRingbufWrapperBuckets = []uint16{505}
@@ -3500,7 +3488,7 @@ func (x *ChardevRingbufWrapper) buckets() []uint16 { return chardevRingbufWrappe
 func (x *ChardevRingbufWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3509,7 +3497,7 @@ func (x *ChardevRingbufWrapper) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevPtyWrapper as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevPtyWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevPtyWrapperBuckets = []uint16{505}
@@ -3519,9 +3507,7 @@ func (x *ChardevPtyWrapper) buckets() []uint16 { return chardevPtyWrapperBuckets
 func (x *ChardevPtyWrapper) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // data
-		if version >= V9_2 {
-			return x.Data.appendJSON(appendKey(dst, "\"data\": "), version)
-		}
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
 	}
 	return dst
 }
@@ -3530,7 +3516,7 @@ func (x *ChardevPtyWrapper) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ChardevBackend as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevBackend) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var chardevBackendBuckets = []uint16{425}
@@ -3540,7 +3526,7 @@ func (x *ChardevBackend) buckets() []uint16 { return chardevBackendBuckets }
 func (x *ChardevBackend) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // type
-		return appendEnum(appendKey(dst, "\"type\": "), x.Type)
+		return appendEnum(appendKey(dst, `"type": `), x.Type)
 	}
 	return dst
 }
@@ -3552,31 +3538,31 @@ func (x *ChardevBackend) appendJSON(dst []byte, version Version) []byte {
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the ChardevReturn as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevReturn) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevReturn) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Pty != nil {
-		dst = appendString(appendKey(dst, "\"pty\": "), *x.Pty)
+		dst = appendString(appendKey(dst, `"pty": `), *x.Pty)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the QAuthZListRule as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QAuthZListRule) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *QAuthZListRule) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Format != nil {
-		dst = appendEnum(appendKey(dst, "\"format\": "), *x.Format)
+		dst = appendEnum(appendKey(dst, `"format": `), *x.Format)
 	}
-	dst = appendEnum(appendKey(dst, "\"policy\": "), x.Policy)
-	dst = appendString(appendKey(dst, "\"match\": "), x.Match)
+	dst = appendEnum(appendKey(dst, `"policy": `), x.Policy)
+	dst = appendString(appendKey(dst, `"match": `), x.Match)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the AuthZListProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *AuthZListProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var authZListPropertiesBuckets = []uint16{376, 429}
@@ -3587,11 +3573,11 @@ func (x *AuthZListProperties) appendMember(dst []byte, i int, version Version) [
 	switch i {
 	case 0: // rules
 		if x.Rules != nil {
-			return appendList(appendKey(dst, "\"rules\": "), x.Rules, version)
+			return appendList(appendKey(dst, `"rules": `), x.Rules, version)
 		}
 	case 1: // policy
 		if x.Policy != nil {
-			return appendEnum(appendKey(dst, "\"policy\": "), *x.Policy)
+			return appendEnum(appendKey(dst, `"policy": `), *x.Policy)
 		}
 	}
 	return dst
@@ -3601,7 +3587,7 @@ func (x *AuthZListProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the AuthZListFileProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *AuthZListFileProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var authZListFilePropertiesBuckets = []uint16{313, 484}
@@ -3611,10 +3597,10 @@ func (x *AuthZListFileProperties) buckets() []uint16 { return authZListFilePrope
 func (x *AuthZListFileProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // filename
-		return appendString(appendKey(dst, "\"filename\": "), x.Filename)
+		return appendString(appendKey(dst, `"filename": `), x.Filename)
 	case 1: // refresh
 		if x.Refresh != nil {
-			return qjson.AppendBool(appendKey(dst, "\"refresh\": "), *x.Refresh)
+			return qjson.AppendBool(appendKey(dst, `"refresh": `), *x.Refresh)
 		}
 	}
 	return dst
@@ -3624,7 +3610,7 @@ func (x *AuthZListFileProperties) appendJSON(dst []byte, version Version) []byte
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the AuthZPAMProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *AuthZPAMProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var authZPAMPropertiesBuckets = []uint16{175}
@@ -3634,7 +3620,7 @@ func (x *AuthZPAMProperties) buckets() []uint16 { return authZPAMPropertiesBucke
 func (x *AuthZPAMProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // service
-		return appendString(appendKey(dst, "\"service\": "), x.Service)
+		return appendString(appendKey(dst, `"service": `), x.Service)
 	}
 	return dst
 }
@@ -3643,7 +3629,7 @@ func (x *AuthZPAMProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the AuthZSimpleProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *AuthZSimpleProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var authZSimplePropertiesBuckets = []uint16{394}
@@ -3653,7 +3639,7 @@ func (x *AuthZSimpleProperties) buckets() []uint16 { return authZSimplePropertie
 func (x *AuthZSimpleProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // identity
-		return appendString(appendKey(dst, "\"identity\": "), x.Identity)
+		return appendString(appendKey(dst, `"identity": `), x.Identity)
 	}
 	return dst
 }
@@ -3662,55 +3648,55 @@ func (x *AuthZSimpleProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the VersionTriple as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *VersionTriple) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *VersionTriple) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = qjson.AppendInt(appendKey(dst, "\"micro\": "), x.Micro)
-	dst = qjson.AppendInt(appendKey(dst, "\"minor\": "), x.Minor)
-	dst = qjson.AppendInt(appendKey(dst, "\"major\": "), x.Major)
+	dst = qjson.AppendInt(appendKey(dst, `"micro": `), x.Micro)
+	dst = qjson.AppendInt(appendKey(dst, `"minor": `), x.Minor)
+	dst = qjson.AppendInt(appendKey(dst, `"major": `), x.Major)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the VersionInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *VersionInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *VersionInfo) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
-	dst = x.Qemu.appendJSON(appendKey(dst, "\"qemu\": "), version)
-	dst = appendString(appendKey(dst, "\"package\": "), x.Package)
+	dst = x.Qemu.appendJSON(appendKey(dst, `"qemu": `), version)
+	dst = appendString(appendKey(dst, `"package": `), x.Package)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the CommandInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *CommandInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *CommandInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"name\": "), x.Name)
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the MonitorOptions as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *MonitorOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *MonitorOptions) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"chardev\": "), x.Chardev)
+	dst = appendString(appendKey(dst, `"chardev": `), x.Chardev)
 	if x.Mode != nil {
-		dst = appendEnum(appendKey(dst, "\"mode\": "), *x.Mode)
+		dst = appendEnum(appendKey(dst, `"mode": `), *x.Mode)
 	}
 	if x.Pretty != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"pretty\": "), *x.Pretty)
+		dst = qjson.AppendBool(appendKey(dst, `"pretty": `), *x.Pretty)
 	}
 	if x.Id != nil {
-		dst = appendString(appendKey(dst, "\"id\": "), *x.Id)
+		dst = appendString(appendKey(dst, `"id": `), *x.Id)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the SchemaInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SchemaInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var schemaInfoBuckets = []uint16{39, 429, 495}
@@ -3720,12 +3706,12 @@ func (x *SchemaInfo) buckets() []uint16 { return schemaInfoBuckets }
 func (x *SchemaInfo) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // name
-		return appendString(appendKey(dst, "\"name\": "), x.Name)
+		return appendString(appendKey(dst, `"name": `), x.Name)
 	case 1: // meta-type
-		return appendEnum(appendKey(dst, "\"meta-type\": "), x.MetaType)
+		return appendEnum(appendKey(dst, `"meta-type": `), x.MetaType)
 	case 2: // features
 		if x.Features != nil {
-			return appendStrings(appendKey(dst, "\"features\": "), x.Features)
+			return appendStrings(appendKey(dst, `"features": `), x.Features)
 		}
 	}
 	return dst
@@ -3738,7 +3724,7 @@ func (x *SchemaInfo) appendJSON(dst []byte, version Version) []byte {
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the SchemaInfoBuiltin as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SchemaInfoBuiltin) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var schemaInfoBuiltinBuckets = []uint16{428}
@@ -3748,7 +3734,7 @@ func (x *SchemaInfoBuiltin) buckets() []uint16 { return schemaInfoBuiltinBuckets
 func (x *SchemaInfoBuiltin) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // json-type
-		return appendEnum(appendKey(dst, "\"json-type\": "), x.JsonType)
+		return appendEnum(appendKey(dst, `"json-type": `), x.JsonType)
 	}
 	return dst
 }
@@ -3757,7 +3743,7 @@ func (x *SchemaInfoBuiltin) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SchemaInfoEnum as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SchemaInfoEnum) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var schemaInfoEnumBuckets = []uint16{311, 491}
@@ -3767,9 +3753,9 @@ func (x *SchemaInfoEnum) buckets() []uint16 { return schemaInfoEnumBuckets }
 func (x *SchemaInfoEnum) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // members
-		return appendList(appendKey(dst, "\"members\": "), x.Members, version)
+		return appendList(appendKey(dst, `"members": `), x.Members, version)
 	case 1: // values
-		return appendStrings(appendKey(dst, "\"values\": "), x.Values)
+		return appendStrings(appendKey(dst, `"values": `), x.Values)
 	}
 	return dst
 }
@@ -3778,19 +3764,19 @@ func (x *SchemaInfoEnum) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SchemaInfoEnumMember as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SchemaInfoEnumMember) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *SchemaInfoEnumMember) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"name\": "), x.Name)
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
 	if x.Features != nil {
-		dst = appendStrings(appendKey(dst, "\"features\": "), x.Features)
+		dst = appendStrings(appendKey(dst, `"features": `), x.Features)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the SchemaInfoArray as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SchemaInfoArray) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var schemaInfoArrayBuckets = []uint16{96}
@@ -3800,7 +3786,7 @@ func (x *SchemaInfoArray) buckets() []uint16 { return schemaInfoArrayBuckets }
 func (x *SchemaInfoArray) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // element-type
-		return appendString(appendKey(dst, "\"element-type\": "), x.ElementType)
+		return appendString(appendKey(dst, `"element-type": `), x.ElementType)
 	}
 	return dst
 }
@@ -3809,7 +3795,7 @@ func (x *SchemaInfoArray) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SchemaInfoObject as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SchemaInfoObject) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var schemaInfoObjectBuckets = []uint16{132, 263, 311}
@@ -3820,14 +3806,14 @@ func (x *SchemaInfoObject) appendMember(dst []byte, i int, version Version) []by
 	switch i {
 	case 0: // tag
 		if x.Tag != nil {
-			return appendString(appendKey(dst, "\"tag\": "), *x.Tag)
+			return appendString(appendKey(dst, `"tag": `), *x.Tag)
 		}
 	case 1: // variants
 		if x.Variants != nil {
-			return appendList(appendKey(dst, "\"variants\": "), x.Variants, version)
+			return appendList(appendKey(dst, `"variants": `), x.Variants, version)
 		}
 	case 2: // members
-		return appendList(appendKey(dst, "\"members\": "), x.Members, version)
+		return appendList(appendKey(dst, `"members": `), x.Members, version)
 	}
 	return dst
 }
@@ -3836,33 +3822,33 @@ func (x *SchemaInfoObject) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SchemaInfoObjectMember as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SchemaInfoObjectMember) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *SchemaInfoObjectMember) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"name\": "), x.Name)
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
 	if x.Default != nil {
-		dst = appendAny(appendKey(dst, "\"default\": "), x.Default)
+		dst = appendAny(appendKey(dst, `"default": `), x.Default)
 	}
-	dst = appendString(appendKey(dst, "\"type\": "), x.Type)
+	dst = appendString(appendKey(dst, `"type": `), x.Type)
 	if x.Features != nil {
-		dst = appendStrings(appendKey(dst, "\"features\": "), x.Features)
+		dst = appendStrings(appendKey(dst, `"features": `), x.Features)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the SchemaInfoObjectVariant as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SchemaInfoObjectVariant) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *SchemaInfoObjectVariant) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"case\": "), x.Case)
-	dst = appendString(appendKey(dst, "\"type\": "), x.Type)
+	dst = appendString(appendKey(dst, `"case": `), x.Case)
+	dst = appendString(appendKey(dst, `"type": `), x.Type)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the SchemaInfoAlternate as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SchemaInfoAlternate) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var schemaInfoAlternateBuckets = []uint16{311}
@@ -3872,7 +3858,7 @@ func (x *SchemaInfoAlternate) buckets() []uint16 { return schemaInfoAlternateBuc
 func (x *SchemaInfoAlternate) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // members
-		return appendList(appendKey(dst, "\"members\": "), x.Members, version)
+		return appendList(appendKey(dst, `"members": `), x.Members, version)
 	}
 	return dst
 }
@@ -3881,16 +3867,16 @@ func (x *SchemaInfoAlternate) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SchemaInfoAlternateMember as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SchemaInfoAlternateMember) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *SchemaInfoAlternateMember) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"type\": "), x.Type)
+	dst = appendString(appendKey(dst, `"type": `), x.Type)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the SchemaInfoCommand as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SchemaInfoCommand) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var schemaInfoCommandBuckets = []uint16{269, 367, 466}
@@ -3900,13 +3886,13 @@ func (x *SchemaInfoCommand) buckets() []uint16 { return schemaInfoCommandBuckets
 func (x *SchemaInfoCommand) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // ret-type
-		return appendString(appendKey(dst, "\"ret-type\": "), x.RetType)
+		return appendString(appendKey(dst, `"ret-type": `), x.RetType)
 	case 1: // allow-oob
 		if x.AllowOob != nil {
-			return qjson.AppendBool(appendKey(dst, "\"allow-oob\": "), *x.AllowOob)
+			return qjson.AppendBool(appendKey(dst, `"allow-oob": `), *x.AllowOob)
 		}
 	case 2: // arg-type
-		return appendString(appendKey(dst, "\"arg-type\": "), x.ArgType)
+		return appendString(appendKey(dst, `"arg-type": `), x.ArgType)
 	}
 	return dst
 }
@@ -3915,7 +3901,7 @@ func (x *SchemaInfoCommand) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SchemaInfoEvent as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SchemaInfoEvent) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var schemaInfoEventBuckets = []uint16{466}
@@ -3925,7 +3911,7 @@ func (x *SchemaInfoEvent) buckets() []uint16 { return schemaInfoEventBuckets }
 func (x *SchemaInfoEvent) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // arg-type
-		return appendString(appendKey(dst, "\"arg-type\": "), x.ArgType)
+		return appendString(appendKey(dst, `"arg-type": `), x.ArgType)
 	}
 	return dst
 }
@@ -3934,38 +3920,38 @@ func (x *SchemaInfoEvent) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ObjectPropertyInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ObjectPropertyInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ObjectPropertyInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.DefaultValue != nil {
-		dst = appendAny(appendKey(dst, "\"default-value\": "), x.DefaultValue)
+		dst = appendAny(appendKey(dst, `"default-value": `), x.DefaultValue)
 	}
-	dst = appendString(appendKey(dst, "\"name\": "), x.Name)
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
 	if x.Description != nil {
-		dst = appendString(appendKey(dst, "\"description\": "), *x.Description)
+		dst = appendString(appendKey(dst, `"description": `), *x.Description)
 	}
-	dst = appendString(appendKey(dst, "\"type\": "), x.Type)
+	dst = appendString(appendKey(dst, `"type": `), x.Type)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the ObjectTypeInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ObjectTypeInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ObjectTypeInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Abstract != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"abstract\": "), *x.Abstract)
+		dst = qjson.AppendBool(appendKey(dst, `"abstract": `), *x.Abstract)
 	}
-	dst = appendString(appendKey(dst, "\"name\": "), x.Name)
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
 	if x.Parent != nil {
-		dst = appendString(appendKey(dst, "\"parent\": "), *x.Parent)
+		dst = appendString(appendKey(dst, `"parent": `), *x.Parent)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the CanHostSocketcanProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *CanHostSocketcanProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var canHostSocketcanPropertiesBuckets = []uint16{166, 506}
@@ -3975,9 +3961,9 @@ func (x *CanHostSocketcanProperties) buckets() []uint16 { return canHostSocketca
 func (x *CanHostSocketcanProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // if
-		return appendString(appendKey(dst, "\"if\": "), x.If)
+		return appendString(appendKey(dst, `"if": `), x.If)
 	case 1: // canbus
-		return appendString(appendKey(dst, "\"canbus\": "), x.Canbus)
+		return appendString(appendKey(dst, `"canbus": `), x.Canbus)
 	}
 	return dst
 }
@@ -3986,7 +3972,7 @@ func (x *CanHostSocketcanProperties) appendJSON(dst []byte, version Version) []b
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ColoCompareProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ColoCompareProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var coloComparePropertiesBuckets = []uint16{128, 135, 171, 256, 274, 301, 327, 428, 458}
@@ -3997,32 +3983,32 @@ func (x *ColoCompareProperties) appendMember(dst []byte, i int, _ Version) []byt
 	switch i {
 	case 0: // max_queue_size
 		if x.MaxQueueSize != nil {
-			return qjson.AppendUint(appendKey(dst, "\"max_queue_size\": "), uint64(*x.MaxQueueSize))
+			return qjson.AppendUint(appendKey(dst, `"max_queue_size": `), uint64(*x.MaxQueueSize))
 		}
 	case 1: // vnet_hdr_support
 		if x.VnetHdrSupport != nil {
-			return qjson.AppendBool(appendKey(dst, "\"vnet_hdr_support\": "), *x.VnetHdrSupport)
+			return qjson.AppendBool(appendKey(dst, `"vnet_hdr_support": `), *x.VnetHdrSupport)
 		}
 	case 2: // notify_dev
 		if x.NotifyDev != nil {
-			return appendString(appendKey(dst, "\"notify_dev\": "), *x.NotifyDev)
+			return appendString(appendKey(dst, `"notify_dev": `), *x.NotifyDev)
 		}
 	case 3: // outdev
-		return appendString(appendKey(dst, "\"outdev\": "), x.Outdev)
+		return appendString(appendKey(dst, `"outdev": `), x.Outdev)
 	case 4: // iothread
-		return appendString(appendKey(dst, "\"iothread\": "), x.Iothread)
+		return appendString(appendKey(dst, `"iothread": `), x.Iothread)
 	case 5: // compare_timeout
 		if x.CompareTimeout != nil {
-			return qjson.AppendUint(appendKey(dst, "\"compare_timeout\": "), *x.CompareTimeout)
+			return qjson.AppendUint(appendKey(dst, `"compare_timeout": `), *x.CompareTimeout)
 		}
 	case 6: // primary_in
-		return appendString(appendKey(dst, "\"primary_in\": "), x.PrimaryIn)
+		return appendString(appendKey(dst, `"primary_in": `), x.PrimaryIn)
 	case 7: // expired_scan_cycle
 		if x.ExpiredScanCycle != nil {
-			return qjson.AppendUint(appendKey(dst, "\"expired_scan_cycle\": "), uint64(*x.ExpiredScanCycle))
+			return qjson.AppendUint(appendKey(dst, `"expired_scan_cycle": `), uint64(*x.ExpiredScanCycle))
 		}
 	case 8: // secondary_in
-		return appendString(appendKey(dst, "\"secondary_in\": "), x.SecondaryIn)
+		return appendString(appendKey(dst, `"secondary_in": `), x.SecondaryIn)
 	}
 	return dst
 }
@@ -4031,7 +4017,7 @@ func (x *ColoCompareProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the CryptodevBackendProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *CryptodevBackendProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var cryptodevBackendPropertiesBuckets = []uint16{297, 297, 340}
@@ -4042,15 +4028,15 @@ func (x *CryptodevBackendProperties) appendMember(dst []byte, i int, version Ver
 	switch i {
 	case 0: // throttle-ops
 		if version >= V8_0 && x.ThrottleOps != nil {
-			return qjson.AppendUint(appendKey(dst, "\"throttle-ops\": "), *x.ThrottleOps)
+			return qjson.AppendUint(appendKey(dst, `"throttle-ops": `), *x.ThrottleOps)
 		}
 	case 1: // throttle-bps
 		if version >= V8_0 && x.ThrottleBps != nil {
-			return qjson.AppendUint(appendKey(dst, "\"throttle-bps\": "), *x.ThrottleBps)
+			return qjson.AppendUint(appendKey(dst, `"throttle-bps": `), *x.ThrottleBps)
 		}
 	case 2: // queues
 		if x.Queues != nil {
-			return qjson.AppendUint(appendKey(dst, "\"queues\": "), uint64(*x.Queues))
+			return qjson.AppendUint(appendKey(dst, `"queues": `), uint64(*x.Queues))
 		}
 	}
 	return dst
@@ -4060,7 +4046,7 @@ func (x *CryptodevBackendProperties) appendJSON(dst []byte, version Version) []b
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the CryptodevVhostUserProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *CryptodevVhostUserProperties) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -4072,18 +4058,18 @@ func (x *CryptodevVhostUserProperties) buckets() []uint16 { return cryptodevVhos
 func (x *CryptodevVhostUserProperties) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // chardev
-		return appendString(appendKey(dst, "\"chardev\": "), x.Chardev)
+		return appendString(appendKey(dst, `"chardev": `), x.Chardev)
 	case 1: // throttle-ops
 		if version >= V8_0 && x.ThrottleOps != nil {
-			return qjson.AppendUint(appendKey(dst, "\"throttle-ops\": "), *x.ThrottleOps)
+			return qjson.AppendUint(appendKey(dst, `"throttle-ops": `), *x.ThrottleOps)
 		}
 	case 2: // throttle-bps
 		if version >= V8_0 && x.ThrottleBps != nil {
-			return qjson.AppendUint(appendKey(dst, "\"throttle-bps\": "), *x.ThrottleBps)
+			return qjson.AppendUint(appendKey(dst, `"throttle-bps": `), *x.ThrottleBps)
 		}
 	case 3: // queues
 		if x.Queues != nil {
-			return qjson.AppendUint(appendKey(dst, "\"queues\": "), uint64(*x.Queues))
+			return qjson.AppendUint(appendKey(dst, `"queues": `), uint64(*x.Queues))
 		}
 	}
 	return dst
@@ -4093,7 +4079,7 @@ func (x *CryptodevVhostUserProperties) appendJSON(dst []byte, version Version) [
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the DBusVMStateProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *DBusVMStateProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var dBusVMStatePropertiesBuckets = []uint16{216, 449}
@@ -4103,10 +4089,10 @@ func (x *DBusVMStateProperties) buckets() []uint16 { return dBusVMStatePropertie
 func (x *DBusVMStateProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // addr
-		return appendString(appendKey(dst, "\"addr\": "), x.Addr)
+		return appendString(appendKey(dst, `"addr": `), x.Addr)
 	case 1: // id-list
 		if x.IdList != nil {
-			return appendString(appendKey(dst, "\"id-list\": "), *x.IdList)
+			return appendString(appendKey(dst, `"id-list": `), *x.IdList)
 		}
 	}
 	return dst
@@ -4116,7 +4102,7 @@ func (x *DBusVMStateProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the NetfilterProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *NetfilterProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var netfilterPropertiesBuckets = []uint16{149, 202, 269, 306, 471}
@@ -4126,22 +4112,22 @@ func (x *NetfilterProperties) buckets() []uint16 { return netfilterPropertiesBuc
 func (x *NetfilterProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // netdev
-		return appendString(appendKey(dst, "\"netdev\": "), x.Netdev)
+		return appendString(appendKey(dst, `"netdev": `), x.Netdev)
 	case 1: // status
 		if x.Status != nil {
-			return appendString(appendKey(dst, "\"status\": "), *x.Status)
+			return appendString(appendKey(dst, `"status": `), *x.Status)
 		}
 	case 2: // queue
 		if x.Queue != nil {
-			return appendEnum(appendKey(dst, "\"queue\": "), *x.Queue)
+			return appendEnum(appendKey(dst, `"queue": `), *x.Queue)
 		}
 	case 3: // insert
 		if x.Insert != nil {
-			return appendEnum(appendKey(dst, "\"insert\": "), *x.Insert)
+			return appendEnum(appendKey(dst, `"insert": `), *x.Insert)
 		}
 	case 4: // position
 		if x.Position != nil {
-			return appendString(appendKey(dst, "\"position\": "), *x.Position)
+			return appendString(appendKey(dst, `"position": `), *x.Position)
 		}
 	}
 	return dst
@@ -4151,7 +4137,7 @@ func (x *NetfilterProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the FilterBufferProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *FilterBufferProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var filterBufferPropertiesBuckets = []uint16{149, 202, 269, 306, 471, 488}
@@ -4161,25 +4147,25 @@ func (x *FilterBufferProperties) buckets() []uint16 { return filterBufferPropert
 func (x *FilterBufferProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // netdev
-		return appendString(appendKey(dst, "\"netdev\": "), x.Netdev)
+		return appendString(appendKey(dst, `"netdev": `), x.Netdev)
 	case 1: // status
 		if x.Status != nil {
-			return appendString(appendKey(dst, "\"status\": "), *x.Status)
+			return appendString(appendKey(dst, `"status": `), *x.Status)
 		}
 	case 2: // queue
 		if x.Queue != nil {
-			return appendEnum(appendKey(dst, "\"queue\": "), *x.Queue)
+			return appendEnum(appendKey(dst, `"queue": `), *x.Queue)
 		}
 	case 3: // insert
 		if x.Insert != nil {
-			return appendEnum(appendKey(dst, "\"insert\": "), *x.Insert)
+			return appendEnum(appendKey(dst, `"insert": `), *x.Insert)
 		}
 	case 4: // position
 		if x.Position != nil {
-			return appendString(appendKey(dst, "\"position\": "), *x.Position)
+			return appendString(appendKey(dst, `"position": `), *x.Position)
 		}
 	case 5: // interval
-		return qjson.AppendUint(appendKey(dst, "\"interval\": "), uint64(x.Interval))
+		return qjson.AppendUint(appendKey(dst, `"interval": `), uint64(x.Interval))
 	}
 	return dst
 }
@@ -4188,7 +4174,7 @@ func (x *FilterBufferProperties) appendJSON(dst []byte, version Version) []byte 
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the FilterDumpProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *FilterDumpProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var filterDumpPropertiesBuckets = []uint16{149, 202, 269, 306, 463, 471, 506}
@@ -4198,28 +4184,28 @@ func (x *FilterDumpProperties) buckets() []uint16 { return filterDumpPropertiesB
 func (x *FilterDumpProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // netdev
-		return appendString(appendKey(dst, "\"netdev\": "), x.Netdev)
+		return appendString(appendKey(dst, `"netdev": `), x.Netdev)
 	case 1: // status
 		if x.Status != nil {
-			return appendString(appendKey(dst, "\"status\": "), *x.Status)
+			return appendString(appendKey(dst, `"status": `), *x.Status)
 		}
 	case 2: // queue
 		if x.Queue != nil {
-			return appendEnum(appendKey(dst, "\"queue\": "), *x.Queue)
+			return appendEnum(appendKey(dst, `"queue": `), *x.Queue)
 		}
 	case 3: // insert
 		if x.Insert != nil {
-			return appendEnum(appendKey(dst, "\"insert\": "), *x.Insert)
+			return appendEnum(appendKey(dst, `"insert": `), *x.Insert)
 		}
 	case 4: // file
-		return appendString(appendKey(dst, "\"file\": "), x.File)
+		return appendString(appendKey(dst, `"file": `), x.File)
 	case 5: // position
 		if x.Position != nil {
-			return appendString(appendKey(dst, "\"position\": "), *x.Position)
+			return appendString(appendKey(dst, `"position": `), *x.Position)
 		}
 	case 6: // maxlen
 		if x.Maxlen != nil {
-			return qjson.AppendUint(appendKey(dst, "\"maxlen\": "), uint64(*x.Maxlen))
+			return qjson.AppendUint(appendKey(dst, `"maxlen": `), uint64(*x.Maxlen))
 		}
 	}
 	return dst
@@ -4229,7 +4215,7 @@ func (x *FilterDumpProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the FilterMirrorProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *FilterMirrorProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var filterMirrorPropertiesBuckets = []uint16{135, 149, 202, 256, 269, 306, 471}
@@ -4240,27 +4226,27 @@ func (x *FilterMirrorProperties) appendMember(dst []byte, i int, _ Version) []by
 	switch i {
 	case 0: // vnet_hdr_support
 		if x.VnetHdrSupport != nil {
-			return qjson.AppendBool(appendKey(dst, "\"vnet_hdr_support\": "), *x.VnetHdrSupport)
+			return qjson.AppendBool(appendKey(dst, `"vnet_hdr_support": `), *x.VnetHdrSupport)
 		}
 	case 1: // netdev
-		return appendString(appendKey(dst, "\"netdev\": "), x.Netdev)
+		return appendString(appendKey(dst, `"netdev": `), x.Netdev)
 	case 2: // status
 		if x.Status != nil {
-			return appendString(appendKey(dst, "\"status\": "), *x.Status)
+			return appendString(appendKey(dst, `"status": `), *x.Status)
 		}
 	case 3: // outdev
-		return appendString(appendKey(dst, "\"outdev\": "), x.Outdev)
+		return appendString(appendKey(dst, `"outdev": `), x.Outdev)
 	case 4: // queue
 		if x.Queue != nil {
-			return appendEnum(appendKey(dst, "\"queue\": "), *x.Queue)
+			return appendEnum(appendKey(dst, `"queue": `), *x.Queue)
 		}
 	case 5: // insert
 		if x.Insert != nil {
-			return appendEnum(appendKey(dst, "\"insert\": "), *x.Insert)
+			return appendEnum(appendKey(dst, `"insert": `), *x.Insert)
 		}
 	case 6: // position
 		if x.Position != nil {
-			return appendString(appendKey(dst, "\"position\": "), *x.Position)
+			return appendString(appendKey(dst, `"position": `), *x.Position)
 		}
 	}
 	return dst
@@ -4270,7 +4256,7 @@ func (x *FilterMirrorProperties) appendJSON(dst []byte, version Version) []byte 
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the FilterRedirectorProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *FilterRedirectorProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var filterRedirectorPropertiesBuckets = []uint16{21, 135, 149, 202, 256, 269, 306, 471}
@@ -4281,33 +4267,33 @@ func (x *FilterRedirectorProperties) appendMember(dst []byte, i int, _ Version) 
 	switch i {
 	case 0: // indev
 		if x.Indev != nil {
-			return appendString(appendKey(dst, "\"indev\": "), *x.Indev)
+			return appendString(appendKey(dst, `"indev": `), *x.Indev)
 		}
 	case 1: // vnet_hdr_support
 		if x.VnetHdrSupport != nil {
-			return qjson.AppendBool(appendKey(dst, "\"vnet_hdr_support\": "), *x.VnetHdrSupport)
+			return qjson.AppendBool(appendKey(dst, `"vnet_hdr_support": `), *x.VnetHdrSupport)
 		}
 	case 2: // netdev
-		return appendString(appendKey(dst, "\"netdev\": "), x.Netdev)
+		return appendString(appendKey(dst, `"netdev": `), x.Netdev)
 	case 3: // status
 		if x.Status != nil {
-			return appendString(appendKey(dst, "\"status\": "), *x.Status)
+			return appendString(appendKey(dst, `"status": `), *x.Status)
 		}
 	case 4: // outdev
 		if x.Outdev != nil {
-			return appendString(appendKey(dst, "\"outdev\": "), *x.Outdev)
+			return appendString(appendKey(dst, `"outdev": `), *x.Outdev)
 		}
 	case 5: // queue
 		if x.Queue != nil {
-			return appendEnum(appendKey(dst, "\"queue\": "), *x.Queue)
+			return appendEnum(appendKey(dst, `"queue": `), *x.Queue)
 		}
 	case 6: // insert
 		if x.Insert != nil {
-			return appendEnum(appendKey(dst, "\"insert\": "), *x.Insert)
+			return appendEnum(appendKey(dst, `"insert": `), *x.Insert)
 		}
 	case 7: // position
 		if x.Position != nil {
-			return appendString(appendKey(dst, "\"position\": "), *x.Position)
+			return appendString(appendKey(dst, `"position": `), *x.Position)
 		}
 	}
 	return dst
@@ -4317,7 +4303,7 @@ func (x *FilterRedirectorProperties) appendJSON(dst []byte, version Version) []b
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the FilterRewriterProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *FilterRewriterProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var filterRewriterPropertiesBuckets = []uint16{135, 149, 202, 269, 306, 471}
@@ -4328,25 +4314,25 @@ func (x *FilterRewriterProperties) appendMember(dst []byte, i int, _ Version) []
 	switch i {
 	case 0: // vnet_hdr_support
 		if x.VnetHdrSupport != nil {
-			return qjson.AppendBool(appendKey(dst, "\"vnet_hdr_support\": "), *x.VnetHdrSupport)
+			return qjson.AppendBool(appendKey(dst, `"vnet_hdr_support": `), *x.VnetHdrSupport)
 		}
 	case 1: // netdev
-		return appendString(appendKey(dst, "\"netdev\": "), x.Netdev)
+		return appendString(appendKey(dst, `"netdev": `), x.Netdev)
 	case 2: // status
 		if x.Status != nil {
-			return appendString(appendKey(dst, "\"status\": "), *x.Status)
+			return appendString(appendKey(dst, `"status": `), *x.Status)
 		}
 	case 3: // queue
 		if x.Queue != nil {
-			return appendEnum(appendKey(dst, "\"queue\": "), *x.Queue)
+			return appendEnum(appendKey(dst, `"queue": `), *x.Queue)
 		}
 	case 4: // insert
 		if x.Insert != nil {
-			return appendEnum(appendKey(dst, "\"insert\": "), *x.Insert)
+			return appendEnum(appendKey(dst, `"insert": `), *x.Insert)
 		}
 	case 5: // position
 		if x.Position != nil {
-			return appendString(appendKey(dst, "\"position\": "), *x.Position)
+			return appendString(appendKey(dst, `"position": `), *x.Position)
 		}
 	}
 	return dst
@@ -4356,7 +4342,7 @@ func (x *FilterRewriterProperties) appendJSON(dst []byte, version Version) []byt
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the InputBarrierProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *InputBarrierProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var inputBarrierPropertiesBuckets = []uint16{39, 61, 67, 103, 174, 271, 340}
@@ -4366,30 +4352,30 @@ func (x *InputBarrierProperties) buckets() []uint16 { return inputBarrierPropert
 func (x *InputBarrierProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // name
-		return appendString(appendKey(dst, "\"name\": "), x.Name)
+		return appendString(appendKey(dst, `"name": `), x.Name)
 	case 1: // port
 		if x.Port != nil {
-			return appendString(appendKey(dst, "\"port\": "), *x.Port)
+			return appendString(appendKey(dst, `"port": `), *x.Port)
 		}
 	case 2: // x-origin
 		if x.XOrigin != nil {
-			return appendString(appendKey(dst, "\"x-origin\": "), *x.XOrigin)
+			return appendString(appendKey(dst, `"x-origin": `), *x.XOrigin)
 		}
 	case 3: // height
 		if x.Height != nil {
-			return appendString(appendKey(dst, "\"height\": "), *x.Height)
+			return appendString(appendKey(dst, `"height": `), *x.Height)
 		}
 	case 4: // y-origin
 		if x.YOrigin != nil {
-			return appendString(appendKey(dst, "\"y-origin\": "), *x.YOrigin)
+			return appendString(appendKey(dst, `"y-origin": `), *x.YOrigin)
 		}
 	case 5: // width
 		if x.Width != nil {
-			return appendString(appendKey(dst, "\"width\": "), *x.Width)
+			return appendString(appendKey(dst, `"width": `), *x.Width)
 		}
 	case 6: // server
 		if x.Server != nil {
-			return appendString(appendKey(dst, "\"server\": "), *x.Server)
+			return appendString(appendKey(dst, `"server": `), *x.Server)
 		}
 	}
 	return dst
@@ -4399,7 +4385,7 @@ func (x *InputBarrierProperties) appendJSON(dst []byte, version Version) []byte 
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the InputLinuxProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *InputLinuxProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var inputLinuxPropertiesBuckets = []uint16{149, 177, 324, 361}
@@ -4410,18 +4396,18 @@ func (x *InputLinuxProperties) appendMember(dst []byte, i int, _ Version) []byte
 	switch i {
 	case 0: // repeat
 		if x.Repeat != nil {
-			return qjson.AppendBool(appendKey(dst, "\"repeat\": "), *x.Repeat)
+			return qjson.AppendBool(appendKey(dst, `"repeat": `), *x.Repeat)
 		}
 	case 1: // grab-toggle
 		if x.GrabToggle != nil {
-			return appendEnum(appendKey(dst, "\"grab-toggle\": "), *x.GrabToggle)
+			return appendEnum(appendKey(dst, `"grab-toggle": `), *x.GrabToggle)
 		}
 	case 2: // grab_all
 		if x.GrabAll != nil {
-			return qjson.AppendBool(appendKey(dst, "\"grab_all\": "), *x.GrabAll)
+			return qjson.AppendBool(appendKey(dst, `"grab_all": `), *x.GrabAll)
 		}
 	case 3: // evdev
-		return appendString(appendKey(dst, "\"evdev\": "), x.Evdev)
+		return appendString(appendKey(dst, `"evdev": `), x.Evdev)
 	}
 	return dst
 }
@@ -4430,7 +4416,7 @@ func (x *InputLinuxProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the IothreadProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *IothreadProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var iothreadPropertiesBuckets = []uint16{70, 139, 144, 328, 328, 354}
@@ -4441,27 +4427,27 @@ func (x *IothreadProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // poll-shrink
 		if x.PollShrink != nil {
-			return qjson.AppendInt(appendKey(dst, "\"poll-shrink\": "), *x.PollShrink)
+			return qjson.AppendInt(appendKey(dst, `"poll-shrink": `), *x.PollShrink)
 		}
 	case 1: // aio-max-batch
 		if x.AioMaxBatch != nil {
-			return qjson.AppendInt(appendKey(dst, "\"aio-max-batch\": "), *x.AioMaxBatch)
+			return qjson.AppendInt(appendKey(dst, `"aio-max-batch": `), *x.AioMaxBatch)
 		}
 	case 2: // poll-grow
 		if x.PollGrow != nil {
-			return qjson.AppendInt(appendKey(dst, "\"poll-grow\": "), *x.PollGrow)
+			return qjson.AppendInt(appendKey(dst, `"poll-grow": `), *x.PollGrow)
 		}
 	case 3: // thread-pool-max
 		if x.ThreadPoolMax != nil {
-			return qjson.AppendInt(appendKey(dst, "\"thread-pool-max\": "), *x.ThreadPoolMax)
+			return qjson.AppendInt(appendKey(dst, `"thread-pool-max": `), *x.ThreadPoolMax)
 		}
 	case 4: // thread-pool-min
 		if x.ThreadPoolMin != nil {
-			return qjson.AppendInt(appendKey(dst, "\"thread-pool-min\": "), *x.ThreadPoolMin)
+			return qjson.AppendInt(appendKey(dst, `"thread-pool-min": `), *x.ThreadPoolMin)
 		}
 	case 5: // poll-max-ns
 		if x.PollMaxNs != nil {
-			return qjson.AppendInt(appendKey(dst, "\"poll-max-ns\": "), *x.PollMaxNs)
+			return qjson.AppendInt(appendKey(dst, `"poll-max-ns": `), *x.PollMaxNs)
 		}
 	}
 	return dst
@@ -4471,7 +4457,7 @@ func (x *IothreadProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the MainLoopProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *MainLoopProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var mainLoopPropertiesBuckets = []uint16{139, 328, 328}
@@ -4482,15 +4468,15 @@ func (x *MainLoopProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // aio-max-batch
 		if x.AioMaxBatch != nil {
-			return qjson.AppendInt(appendKey(dst, "\"aio-max-batch\": "), *x.AioMaxBatch)
+			return qjson.AppendInt(appendKey(dst, `"aio-max-batch": `), *x.AioMaxBatch)
 		}
 	case 1: // thread-pool-max
 		if x.ThreadPoolMax != nil {
-			return qjson.AppendInt(appendKey(dst, "\"thread-pool-max\": "), *x.ThreadPoolMax)
+			return qjson.AppendInt(appendKey(dst, `"thread-pool-max": `), *x.ThreadPoolMax)
 		}
 	case 2: // thread-pool-min
 		if x.ThreadPoolMin != nil {
-			return qjson.AppendInt(appendKey(dst, "\"thread-pool-min\": "), *x.ThreadPoolMin)
+			return qjson.AppendInt(appendKey(dst, `"thread-pool-min": `), *x.ThreadPoolMin)
 		}
 	}
 	return dst
@@ -4500,7 +4486,7 @@ func (x *MainLoopProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the MemoryBackendProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *MemoryBackendProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var memoryBackendPropertiesBuckets = []uint16{3, 21, 38, 121, 198, 247, 265, 318, 353, 377, 429}
@@ -4511,45 +4497,45 @@ func (x *MemoryBackendProperties) appendMember(dst []byte, i int, _ Version) []b
 	switch i {
 	case 0: // share
 		if x.Share != nil {
-			return qjson.AppendBool(appendKey(dst, "\"share\": "), *x.Share)
+			return qjson.AppendBool(appendKey(dst, `"share": `), *x.Share)
 		}
 	case 1: // prealloc-context
 		if x.PreallocContext != nil {
-			return appendString(appendKey(dst, "\"prealloc-context\": "), *x.PreallocContext)
+			return appendString(appendKey(dst, `"prealloc-context": `), *x.PreallocContext)
 		}
 	case 2: // reserve
 		if x.Reserve != nil {
-			return qjson.AppendBool(appendKey(dst, "\"reserve\": "), *x.Reserve)
+			return qjson.AppendBool(appendKey(dst, `"reserve": `), *x.Reserve)
 		}
 	case 3: // prealloc
 		if x.Prealloc != nil {
-			return qjson.AppendBool(appendKey(dst, "\"prealloc\": "), *x.Prealloc)
+			return qjson.AppendBool(appendKey(dst, `"prealloc": `), *x.Prealloc)
 		}
 	case 4: // x-use-canonical-path-for-ramblock-id
 		if x.XUseCanonicalPathForRamblockId != nil {
-			return qjson.AppendBool(appendKey(dst, "\"x-use-canonical-path-for-ramblock-id\": "), *x.XUseCanonicalPathForRamblockId)
+			return qjson.AppendBool(appendKey(dst, `"x-use-canonical-path-for-ramblock-id": `), *x.XUseCanonicalPathForRamblockId)
 		}
 	case 5: // host-nodes
 		if x.HostNodes != nil {
-			return appendInts(appendKey(dst, "\"host-nodes\": "), x.HostNodes)
+			return appendInts(appendKey(dst, `"host-nodes": `), x.HostNodes)
 		}
 	case 6: // prealloc-threads
 		if x.PreallocThreads != nil {
-			return qjson.AppendUint(appendKey(dst, "\"prealloc-threads\": "), uint64(*x.PreallocThreads))
+			return qjson.AppendUint(appendKey(dst, `"prealloc-threads": `), uint64(*x.PreallocThreads))
 		}
 	case 7: // size
-		return qjson.AppendUint(appendKey(dst, "\"size\": "), x.Size)
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
 	case 8: // merge
 		if x.Merge != nil {
-			return qjson.AppendBool(appendKey(dst, "\"merge\": "), *x.Merge)
+			return qjson.AppendBool(appendKey(dst, `"merge": `), *x.Merge)
 		}
 	case 9: // dump
 		if x.Dump != nil {
-			return qjson.AppendBool(appendKey(dst, "\"dump\": "), *x.Dump)
+			return qjson.AppendBool(appendKey(dst, `"dump": `), *x.Dump)
 		}
 	case 10: // policy
 		if x.Policy != nil {
-			return appendEnum(appendKey(dst, "\"policy\": "), *x.Policy)
+			return appendEnum(appendKey(dst, `"policy": `), *x.Policy)
 		}
 	}
 	return dst
@@ -4559,7 +4545,7 @@ func (x *MemoryBackendProperties) appendJSON(dst []byte, version Version) []byte
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the MemoryBackendFileProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *MemoryBackendFileProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var memoryBackendFilePropertiesBuckets = []uint16{3, 21, 38, 121, 180, 198, 219, 238, 247, 265, 318, 353, 377, 381, 429, 477, 486, 509}
@@ -4570,71 +4556,71 @@ func (x *MemoryBackendFileProperties) appendMember(dst []byte, i int, version Ve
 	switch i {
 	case 0: // share
 		if x.Share != nil {
-			return qjson.AppendBool(appendKey(dst, "\"share\": "), *x.Share)
+			return qjson.AppendBool(appendKey(dst, `"share": `), *x.Share)
 		}
 	case 1: // prealloc-context
 		if x.PreallocContext != nil {
-			return appendString(appendKey(dst, "\"prealloc-context\": "), *x.PreallocContext)
+			return appendString(appendKey(dst, `"prealloc-context": `), *x.PreallocContext)
 		}
 	case 2: // reserve
 		if x.Reserve != nil {
-			return qjson.AppendBool(appendKey(dst, "\"reserve\": "), *x.Reserve)
+			return qjson.AppendBool(appendKey(dst, `"reserve": `), *x.Reserve)
 		}
 	case 3: // prealloc
 		if x.Prealloc != nil {
-			return qjson.AppendBool(appendKey(dst, "\"prealloc\": "), *x.Prealloc)
+			return qjson.AppendBool(appendKey(dst, `"prealloc": `), *x.Prealloc)
 		}
 	case 4: // offset
 		if version >= V8_1 && x.Offset != nil {
-			return qjson.AppendUint(appendKey(dst, "\"offset\": "), *x.Offset)
+			return qjson.AppendUint(appendKey(dst, `"offset": `), *x.Offset)
 		}
 	case 5: // x-use-canonical-path-for-ramblock-id
 		if x.XUseCanonicalPathForRamblockId != nil {
-			return qjson.AppendBool(appendKey(dst, "\"x-use-canonical-path-for-ramblock-id\": "), *x.XUseCanonicalPathForRamblockId)
+			return qjson.AppendBool(appendKey(dst, `"x-use-canonical-path-for-ramblock-id": `), *x.XUseCanonicalPathForRamblockId)
 		}
 	case 6: // readonly
 		if x.Readonly != nil {
-			return qjson.AppendBool(appendKey(dst, "\"readonly\": "), *x.Readonly)
+			return qjson.AppendBool(appendKey(dst, `"readonly": `), *x.Readonly)
 		}
 	case 7: // rom
 		if version >= V8_2 && x.Rom != nil {
-			return appendEnum(appendKey(dst, "\"rom\": "), *x.Rom)
+			return appendEnum(appendKey(dst, `"rom": `), *x.Rom)
 		}
 	case 8: // host-nodes
 		if x.HostNodes != nil {
-			return appendInts(appendKey(dst, "\"host-nodes\": "), x.HostNodes)
+			return appendInts(appendKey(dst, `"host-nodes": `), x.HostNodes)
 		}
 	case 9: // prealloc-threads
 		if x.PreallocThreads != nil {
-			return qjson.AppendUint(appendKey(dst, "\"prealloc-threads\": "), uint64(*x.PreallocThreads))
+			return qjson.AppendUint(appendKey(dst, `"prealloc-threads": `), uint64(*x.PreallocThreads))
 		}
 	case 10: // size
-		return qjson.AppendUint(appendKey(dst, "\"size\": "), x.Size)
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
 	case 11: // merge
 		if x.Merge != nil {
-			return qjson.AppendBool(appendKey(dst, "\"merge\": "), *x.Merge)
+			return qjson.AppendBool(appendKey(dst, `"merge": `), *x.Merge)
 		}
 	case 12: // dump
 		if x.Dump != nil {
-			return qjson.AppendBool(appendKey(dst, "\"dump\": "), *x.Dump)
+			return qjson.AppendBool(appendKey(dst, `"dump": `), *x.Dump)
 		}
 	case 13: // pmem
 		if x.Pmem != nil {
-			return qjson.AppendBool(appendKey(dst, "\"pmem\": "), *x.Pmem)
+			return qjson.AppendBool(appendKey(dst, `"pmem": `), *x.Pmem)
 		}
 	case 14: // policy
 		if x.Policy != nil {
-			return appendEnum(appendKey(dst, "\"policy\": "), *x.Policy)
+			return appendEnum(appendKey(dst, `"policy": `), *x.Policy)
 		}
 	case 15: // discard-data
 		if x.DiscardData != nil {
-			return qjson.AppendBool(appendKey(dst, "\"discard-data\": "), *x.DiscardData)
+			return qjson.AppendBool(appendKey(dst, `"discard-data": `), *x.DiscardData)
 		}
 	case 16: // mem-path
-		return appendString(appendKey(dst, "\"mem-path\": "), x.MemPath)
+		return appendString(appendKey(dst, `"mem-path": `), x.MemPath)
 	case 17: // align
 		if x.Align != nil {
-			return qjson.AppendUint(appendKey(dst, "\"align\": "), *x.Align)
+			return qjson.AppendUint(appendKey(dst, `"align": `), *x.Align)
 		}
 	}
 	return dst
@@ -4644,7 +4630,7 @@ func (x *MemoryBackendFileProperties) appendJSON(dst []byte, version Version) []
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the MemoryBackendMemfdProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *MemoryBackendMemfdProperties) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -4657,57 +4643,57 @@ func (x *MemoryBackendMemfdProperties) appendMember(dst []byte, i int, _ Version
 	switch i {
 	case 0: // share
 		if x.Share != nil {
-			return qjson.AppendBool(appendKey(dst, "\"share\": "), *x.Share)
+			return qjson.AppendBool(appendKey(dst, `"share": `), *x.Share)
 		}
 	case 1: // prealloc-context
 		if x.PreallocContext != nil {
-			return appendString(appendKey(dst, "\"prealloc-context\": "), *x.PreallocContext)
+			return appendString(appendKey(dst, `"prealloc-context": `), *x.PreallocContext)
 		}
 	case 2: // reserve
 		if x.Reserve != nil {
-			return qjson.AppendBool(appendKey(dst, "\"reserve\": "), *x.Reserve)
+			return qjson.AppendBool(appendKey(dst, `"reserve": `), *x.Reserve)
 		}
 	case 3: // prealloc
 		if x.Prealloc != nil {
-			return qjson.AppendBool(appendKey(dst, "\"prealloc\": "), *x.Prealloc)
+			return qjson.AppendBool(appendKey(dst, `"prealloc": `), *x.Prealloc)
 		}
 	case 4: // x-use-canonical-path-for-ramblock-id
 		if x.XUseCanonicalPathForRamblockId != nil {
-			return qjson.AppendBool(appendKey(dst, "\"x-use-canonical-path-for-ramblock-id\": "), *x.XUseCanonicalPathForRamblockId)
+			return qjson.AppendBool(appendKey(dst, `"x-use-canonical-path-for-ramblock-id": `), *x.XUseCanonicalPathForRamblockId)
 		}
 	case 5: // hugetlbsize
 		if x.Hugetlbsize != nil {
-			return qjson.AppendUint(appendKey(dst, "\"hugetlbsize\": "), *x.Hugetlbsize)
+			return qjson.AppendUint(appendKey(dst, `"hugetlbsize": `), *x.Hugetlbsize)
 		}
 	case 6: // host-nodes
 		if x.HostNodes != nil {
-			return appendInts(appendKey(dst, "\"host-nodes\": "), x.HostNodes)
+			return appendInts(appendKey(dst, `"host-nodes": `), x.HostNodes)
 		}
 	case 7: // prealloc-threads
 		if x.PreallocThreads != nil {
-			return qjson.AppendUint(appendKey(dst, "\"prealloc-threads\": "), uint64(*x.PreallocThreads))
+			return qjson.AppendUint(appendKey(dst, `"prealloc-threads": `), uint64(*x.PreallocThreads))
 		}
 	case 8: // size
-		return qjson.AppendUint(appendKey(dst, "\"size\": "), x.Size)
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
 	case 9: // hugetlb
 		if x.Hugetlb != nil {
-			return qjson.AppendBool(appendKey(dst, "\"hugetlb\": "), *x.Hugetlb)
+			return qjson.AppendBool(appendKey(dst, `"hugetlb": `), *x.Hugetlb)
 		}
 	case 10: // merge
 		if x.Merge != nil {
-			return qjson.AppendBool(appendKey(dst, "\"merge\": "), *x.Merge)
+			return qjson.AppendBool(appendKey(dst, `"merge": `), *x.Merge)
 		}
 	case 11: // dump
 		if x.Dump != nil {
-			return qjson.AppendBool(appendKey(dst, "\"dump\": "), *x.Dump)
+			return qjson.AppendBool(appendKey(dst, `"dump": `), *x.Dump)
 		}
 	case 12: // policy
 		if x.Policy != nil {
-			return appendEnum(appendKey(dst, "\"policy\": "), *x.Policy)
+			return appendEnum(appendKey(dst, `"policy": `), *x.Policy)
 		}
 	case 13: // seal
 		if x.Seal != nil {
-			return qjson.AppendBool(appendKey(dst, "\"seal\": "), *x.Seal)
+			return qjson.AppendBool(appendKey(dst, `"seal": `), *x.Seal)
 		}
 	}
 	return dst
@@ -4717,7 +4703,7 @@ func (x *MemoryBackendMemfdProperties) appendJSON(dst []byte, version Version) [
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the MemoryBackendShmProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *MemoryBackendShmProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var memoryBackendShmPropertiesBuckets = []uint16{3, 21, 38, 121, 198, 247, 265, 318, 353, 377, 429}
@@ -4728,45 +4714,45 @@ func (x *MemoryBackendShmProperties) appendMember(dst []byte, i int, _ Version) 
 	switch i {
 	case 0: // share
 		if x.Share != nil {
-			return qjson.AppendBool(appendKey(dst, "\"share\": "), *x.Share)
+			return qjson.AppendBool(appendKey(dst, `"share": `), *x.Share)
 		}
 	case 1: // prealloc-context
 		if x.PreallocContext != nil {
-			return appendString(appendKey(dst, "\"prealloc-context\": "), *x.PreallocContext)
+			return appendString(appendKey(dst, `"prealloc-context": `), *x.PreallocContext)
 		}
 	case 2: // reserve
 		if x.Reserve != nil {
-			return qjson.AppendBool(appendKey(dst, "\"reserve\": "), *x.Reserve)
+			return qjson.AppendBool(appendKey(dst, `"reserve": `), *x.Reserve)
 		}
 	case 3: // prealloc
 		if x.Prealloc != nil {
-			return qjson.AppendBool(appendKey(dst, "\"prealloc\": "), *x.Prealloc)
+			return qjson.AppendBool(appendKey(dst, `"prealloc": `), *x.Prealloc)
 		}
 	case 4: // x-use-canonical-path-for-ramblock-id
 		if x.XUseCanonicalPathForRamblockId != nil {
-			return qjson.AppendBool(appendKey(dst, "\"x-use-canonical-path-for-ramblock-id\": "), *x.XUseCanonicalPathForRamblockId)
+			return qjson.AppendBool(appendKey(dst, `"x-use-canonical-path-for-ramblock-id": `), *x.XUseCanonicalPathForRamblockId)
 		}
 	case 5: // host-nodes
 		if x.HostNodes != nil {
-			return appendInts(appendKey(dst, "\"host-nodes\": "), x.HostNodes)
+			return appendInts(appendKey(dst, `"host-nodes": `), x.HostNodes)
 		}
 	case 6: // prealloc-threads
 		if x.PreallocThreads != nil {
-			return qjson.AppendUint(appendKey(dst, "\"prealloc-threads\": "), uint64(*x.PreallocThreads))
+			return qjson.AppendUint(appendKey(dst, `"prealloc-threads": `), uint64(*x.PreallocThreads))
 		}
 	case 7: // size
-		return qjson.AppendUint(appendKey(dst, "\"size\": "), x.Size)
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
 	case 8: // merge
 		if x.Merge != nil {
-			return qjson.AppendBool(appendKey(dst, "\"merge\": "), *x.Merge)
+			return qjson.AppendBool(appendKey(dst, `"merge": `), *x.Merge)
 		}
 	case 9: // dump
 		if x.Dump != nil {
-			return qjson.AppendBool(appendKey(dst, "\"dump\": "), *x.Dump)
+			return qjson.AppendBool(appendKey(dst, `"dump": `), *x.Dump)
 		}
 	case 10: // policy
 		if x.Policy != nil {
-			return appendEnum(appendKey(dst, "\"policy\": "), *x.Policy)
+			return appendEnum(appendKey(dst, `"policy": `), *x.Policy)
 		}
 	}
 	return dst
@@ -4776,7 +4762,7 @@ func (x *MemoryBackendShmProperties) appendJSON(dst []byte, version Version) []b
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the MemoryBackendEpcProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *MemoryBackendEpcProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var memoryBackendEpcPropertiesBuckets = []uint16{3, 21, 38, 121, 198, 247, 265, 318, 353, 377, 429}
@@ -4787,45 +4773,45 @@ func (x *MemoryBackendEpcProperties) appendMember(dst []byte, i int, _ Version) 
 	switch i {
 	case 0: // share
 		if x.Share != nil {
-			return qjson.AppendBool(appendKey(dst, "\"share\": "), *x.Share)
+			return qjson.AppendBool(appendKey(dst, `"share": `), *x.Share)
 		}
 	case 1: // prealloc-context
 		if x.PreallocContext != nil {
-			return appendString(appendKey(dst, "\"prealloc-context\": "), *x.PreallocContext)
+			return appendString(appendKey(dst, `"prealloc-context": `), *x.PreallocContext)
 		}
 	case 2: // reserve
 		if x.Reserve != nil {
-			return qjson.AppendBool(appendKey(dst, "\"reserve\": "), *x.Reserve)
+			return qjson.AppendBool(appendKey(dst, `"reserve": `), *x.Reserve)
 		}
 	case 3: // prealloc
 		if x.Prealloc != nil {
-			return qjson.AppendBool(appendKey(dst, "\"prealloc\": "), *x.Prealloc)
+			return qjson.AppendBool(appendKey(dst, `"prealloc": `), *x.Prealloc)
 		}
 	case 4: // x-use-canonical-path-for-ramblock-id
 		if x.XUseCanonicalPathForRamblockId != nil {
-			return qjson.AppendBool(appendKey(dst, "\"x-use-canonical-path-for-ramblock-id\": "), *x.XUseCanonicalPathForRamblockId)
+			return qjson.AppendBool(appendKey(dst, `"x-use-canonical-path-for-ramblock-id": `), *x.XUseCanonicalPathForRamblockId)
 		}
 	case 5: // host-nodes
 		if x.HostNodes != nil {
-			return appendInts(appendKey(dst, "\"host-nodes\": "), x.HostNodes)
+			return appendInts(appendKey(dst, `"host-nodes": `), x.HostNodes)
 		}
 	case 6: // prealloc-threads
 		if x.PreallocThreads != nil {
-			return qjson.AppendUint(appendKey(dst, "\"prealloc-threads\": "), uint64(*x.PreallocThreads))
+			return qjson.AppendUint(appendKey(dst, `"prealloc-threads": `), uint64(*x.PreallocThreads))
 		}
 	case 7: // size
-		return qjson.AppendUint(appendKey(dst, "\"size\": "), x.Size)
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
 	case 8: // merge
 		if x.Merge != nil {
-			return qjson.AppendBool(appendKey(dst, "\"merge\": "), *x.Merge)
+			return qjson.AppendBool(appendKey(dst, `"merge": `), *x.Merge)
 		}
 	case 9: // dump
 		if x.Dump != nil {
-			return qjson.AppendBool(appendKey(dst, "\"dump\": "), *x.Dump)
+			return qjson.AppendBool(appendKey(dst, `"dump": `), *x.Dump)
 		}
 	case 10: // policy
 		if x.Policy != nil {
-			return appendEnum(appendKey(dst, "\"policy\": "), *x.Policy)
+			return appendEnum(appendKey(dst, `"policy": `), *x.Policy)
 		}
 	}
 	return dst
@@ -4835,7 +4821,7 @@ func (x *MemoryBackendEpcProperties) appendJSON(dst []byte, version Version) []b
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the PrManagerHelperProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *PrManagerHelperProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var prManagerHelperPropertiesBuckets = []uint16{253}
@@ -4845,7 +4831,7 @@ func (x *PrManagerHelperProperties) buckets() []uint16 { return prManagerHelperP
 func (x *PrManagerHelperProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // path
-		return appendString(appendKey(dst, "\"path\": "), x.Path)
+		return appendString(appendKey(dst, `"path": `), x.Path)
 	}
 	return dst
 }
@@ -4854,7 +4840,7 @@ func (x *PrManagerHelperProperties) appendJSON(dst []byte, version Version) []by
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the QtestProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QtestProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var qtestPropertiesBuckets = []uint16{108, 139}
@@ -4865,10 +4851,10 @@ func (x *QtestProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // log
 		if x.Log != nil {
-			return appendString(appendKey(dst, "\"log\": "), *x.Log)
+			return appendString(appendKey(dst, `"log": `), *x.Log)
 		}
 	case 1: // chardev
-		return appendString(appendKey(dst, "\"chardev\": "), x.Chardev)
+		return appendString(appendKey(dst, `"chardev": `), x.Chardev)
 	}
 	return dst
 }
@@ -4877,7 +4863,7 @@ func (x *QtestProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the RemoteObjectProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *RemoteObjectProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var remoteObjectPropertiesBuckets = []uint16{165, 414}
@@ -4887,9 +4873,9 @@ func (x *RemoteObjectProperties) buckets() []uint16 { return remoteObjectPropert
 func (x *RemoteObjectProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // fd
-		return appendString(appendKey(dst, "\"fd\": "), x.Fd)
+		return appendString(appendKey(dst, `"fd": `), x.Fd)
 	case 1: // devid
-		return appendString(appendKey(dst, "\"devid\": "), x.Devid)
+		return appendString(appendKey(dst, `"devid": `), x.Devid)
 	}
 	return dst
 }
@@ -4898,7 +4884,7 @@ func (x *RemoteObjectProperties) appendJSON(dst []byte, version Version) []byte 
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the VfioUserServerProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *VfioUserServerProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var vfioUserServerPropertiesBuckets = []uint16{49, 192}
@@ -4908,9 +4894,9 @@ func (x *VfioUserServerProperties) buckets() []uint16 { return vfioUserServerPro
 func (x *VfioUserServerProperties) appendMember(dst []byte, i int, version Version) []byte {
 	switch i {
 	case 0: // device
-		return appendString(appendKey(dst, "\"device\": "), x.Device)
+		return appendString(appendKey(dst, `"device": `), x.Device)
 	case 1: // socket
-		return x.Socket.appendJSON(appendKey(dst, "\"socket\": "), version)
+		return x.Socket.appendJSON(appendKey(dst, `"socket": `), version)
 	}
 	return dst
 }
@@ -4919,7 +4905,7 @@ func (x *VfioUserServerProperties) appendJSON(dst []byte, version Version) []byt
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the IOMMUFDProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *IOMMUFDProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var iOMMUFDPropertiesBuckets = []uint16{165}
@@ -4930,7 +4916,7 @@ func (x *IOMMUFDProperties) appendMember(dst []byte, i int, version Version) []b
 	switch i {
 	case 0: // fd
 		if version >= V9_0 && x.Fd != nil {
-			return appendString(appendKey(dst, "\"fd\": "), *x.Fd)
+			return appendString(appendKey(dst, `"fd": `), *x.Fd)
 		}
 	}
 	return dst
@@ -4940,7 +4926,7 @@ func (x *IOMMUFDProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the AcpiGenericInitiatorProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *AcpiGenericInitiatorProperties) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -4955,11 +4941,11 @@ func (x *AcpiGenericInitiatorProperties) appendMember(dst []byte, i int, version
 	switch i {
 	case 0: // pci-dev
 		if version >= V9_0 {
-			return appendString(appendKey(dst, "\"pci-dev\": "), x.PciDev)
+			return appendString(appendKey(dst, `"pci-dev": `), x.PciDev)
 		}
 	case 1: // node
 		if version >= V9_0 {
-			return qjson.AppendUint(appendKey(dst, "\"node\": "), uint64(x.Node))
+			return qjson.AppendUint(appendKey(dst, `"node": `), uint64(x.Node))
 		}
 	}
 	return dst
@@ -4969,7 +4955,7 @@ func (x *AcpiGenericInitiatorProperties) appendJSON(dst []byte, version Version)
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the AcpiGenericPortProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *AcpiGenericPortProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var acpiGenericPortPropertiesBuckets = []uint16{58, 359}
@@ -4980,11 +4966,11 @@ func (x *AcpiGenericPortProperties) appendMember(dst []byte, i int, version Vers
 	switch i {
 	case 0: // pci-bus
 		if version >= V9_2 {
-			return appendString(appendKey(dst, "\"pci-bus\": "), x.PciBus)
+			return appendString(appendKey(dst, `"pci-bus": `), x.PciBus)
 		}
 	case 1: // node
 		if version >= V9_2 {
-			return qjson.AppendUint(appendKey(dst, "\"node\": "), uint64(x.Node))
+			return qjson.AppendUint(appendKey(dst, `"node": `), uint64(x.Node))
 		}
 	}
 	return dst
@@ -4994,7 +4980,7 @@ func (x *AcpiGenericPortProperties) appendJSON(dst []byte, version Version) []by
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the RngProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *RngProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var rngPropertiesBuckets = []uint16{276}
@@ -5005,7 +4991,7 @@ func (x *RngProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // opened
 		if x.Opened != nil {
-			return qjson.AppendBool(appendKey(dst, "\"opened\": "), *x.Opened)
+			return qjson.AppendBool(appendKey(dst, `"opened": `), *x.Opened)
 		}
 	}
 	return dst
@@ -5015,7 +5001,7 @@ func (x *RngProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the RngEgdProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *RngEgdProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var rngEgdPropertiesBuckets = []uint16{139, 276}
@@ -5025,10 +5011,10 @@ func (x *RngEgdProperties) buckets() []uint16 { return rngEgdPropertiesBuckets }
 func (x *RngEgdProperties) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // chardev
-		return appendString(appendKey(dst, "\"chardev\": "), x.Chardev)
+		return appendString(appendKey(dst, `"chardev": `), x.Chardev)
 	case 1: // opened
 		if x.Opened != nil {
-			return qjson.AppendBool(appendKey(dst, "\"opened\": "), *x.Opened)
+			return qjson.AppendBool(appendKey(dst, `"opened": `), *x.Opened)
 		}
 	}
 	return dst
@@ -5038,7 +5024,7 @@ func (x *RngEgdProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the RngRandomProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *RngRandomProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var rngRandomPropertiesBuckets = []uint16{276, 313}
@@ -5049,11 +5035,11 @@ func (x *RngRandomProperties) appendMember(dst []byte, i int, _ Version) []byte 
 	switch i {
 	case 0: // opened
 		if x.Opened != nil {
-			return qjson.AppendBool(appendKey(dst, "\"opened\": "), *x.Opened)
+			return qjson.AppendBool(appendKey(dst, `"opened": `), *x.Opened)
 		}
 	case 1: // filename
 		if x.Filename != nil {
-			return appendString(appendKey(dst, "\"filename\": "), *x.Filename)
+			return appendString(appendKey(dst, `"filename": `), *x.Filename)
 		}
 	}
 	return dst
@@ -5063,7 +5049,7 @@ func (x *RngRandomProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SevGuestProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SevGuestProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var sevGuestPropertiesBuckets = []uint16{64, 78, 93, 103, 153, 283, 285, 394, 429}
@@ -5074,39 +5060,37 @@ func (x *SevGuestProperties) appendMember(dst []byte, i int, version Version) []
 	switch i {
 	case 0: // session-file
 		if x.SessionFile != nil {
-			return appendString(appendKey(dst, "\"session-file\": "), *x.SessionFile)
+			return appendString(appendKey(dst, `"session-file": `), *x.SessionFile)
 		}
 	case 1: // reduced-phys-bits
-		if version >= V9_1 {
-			return qjson.AppendUint(appendKey(dst, "\"reduced-phys-bits\": "), uint64(x.ReducedPhysBits))
-		}
+		return qjson.AppendUint(appendKey(dst, `"reduced-phys-bits": `), uint64(x.ReducedPhysBits))
 	case 2: // handle
 		if x.Handle != nil {
-			return qjson.AppendUint(appendKey(dst, "\"handle\": "), uint64(*x.Handle))
+			return qjson.AppendUint(appendKey(dst, `"handle": `), uint64(*x.Handle))
 		}
 	case 3: // cbitpos
-		if version >= V9_1 && x.Cbitpos != nil {
-			return qjson.AppendUint(appendKey(dst, "\"cbitpos\": "), uint64(*x.Cbitpos))
+		if x.Cbitpos != nil {
+			return qjson.AppendUint(appendKey(dst, `"cbitpos": `), uint64(*x.Cbitpos))
 		}
 	case 4: // legacy-vm-type
 		if version >= V9_1 && x.LegacyVmType != nil {
-			return appendEnum(appendKey(dst, "\"legacy-vm-type\": "), *x.LegacyVmType)
+			return appendEnum(appendKey(dst, `"legacy-vm-type": `), *x.LegacyVmType)
 		}
 	case 5: // kernel-hashes
 		if x.KernelHashes != nil {
-			return qjson.AppendBool(appendKey(dst, "\"kernel-hashes\": "), *x.KernelHashes)
+			return qjson.AppendBool(appendKey(dst, `"kernel-hashes": `), *x.KernelHashes)
 		}
 	case 6: // dh-cert-file
 		if x.DhCertFile != nil {
-			return appendString(appendKey(dst, "\"dh-cert-file\": "), *x.DhCertFile)
+			return appendString(appendKey(dst, `"dh-cert-file": `), *x.DhCertFile)
 		}
 	case 7: // sev-device
-		if version >= V9_1 && x.SevDevice != nil {
-			return appendString(appendKey(dst, "\"sev-device\": "), *x.SevDevice)
+		if x.SevDevice != nil {
+			return appendString(appendKey(dst, `"sev-device": `), *x.SevDevice)
 		}
 	case 8: // policy
 		if x.Policy != nil {
-			return qjson.AppendUint(appendKey(dst, "\"policy\": "), uint64(*x.Policy))
+			return qjson.AppendUint(appendKey(dst, `"policy": `), uint64(*x.Policy))
 		}
 	}
 	return dst
@@ -5116,7 +5100,7 @@ func (x *SevGuestProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the SevSnpGuestProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *SevSnpGuestProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var sevSnpGuestPropertiesBuckets = []uint16{38, 78, 103, 283, 322, 394, 407, 429, 462, 500, 502}
@@ -5127,47 +5111,45 @@ func (x *SevSnpGuestProperties) appendMember(dst []byte, i int, version Version)
 	switch i {
 	case 0: // author-key-enabled
 		if version >= V9_1 && x.AuthorKeyEnabled != nil {
-			return qjson.AppendBool(appendKey(dst, "\"author-key-enabled\": "), *x.AuthorKeyEnabled)
+			return qjson.AppendBool(appendKey(dst, `"author-key-enabled": `), *x.AuthorKeyEnabled)
 		}
 	case 1: // reduced-phys-bits
-		if version >= V9_1 {
-			return qjson.AppendUint(appendKey(dst, "\"reduced-phys-bits\": "), uint64(x.ReducedPhysBits))
-		}
+		return qjson.AppendUint(appendKey(dst, `"reduced-phys-bits": `), uint64(x.ReducedPhysBits))
 	case 2: // cbitpos
-		if version >= V9_1 && x.Cbitpos != nil {
-			return qjson.AppendUint(appendKey(dst, "\"cbitpos\": "), uint64(*x.Cbitpos))
+		if x.Cbitpos != nil {
+			return qjson.AppendUint(appendKey(dst, `"cbitpos": `), uint64(*x.Cbitpos))
 		}
 	case 3: // kernel-hashes
 		if x.KernelHashes != nil {
-			return qjson.AppendBool(appendKey(dst, "\"kernel-hashes\": "), *x.KernelHashes)
+			return qjson.AppendBool(appendKey(dst, `"kernel-hashes": `), *x.KernelHashes)
 		}
 	case 4: // guest-visible-workarounds
 		if version >= V9_1 && x.GuestVisibleWorkarounds != nil {
-			return appendString(appendKey(dst, "\"guest-visible-workarounds\": "), *x.GuestVisibleWorkarounds)
+			return appendString(appendKey(dst, `"guest-visible-workarounds": `), *x.GuestVisibleWorkarounds)
 		}
 	case 5: // sev-device
-		if version >= V9_1 && x.SevDevice != nil {
-			return appendString(appendKey(dst, "\"sev-device\": "), *x.SevDevice)
+		if x.SevDevice != nil {
+			return appendString(appendKey(dst, `"sev-device": `), *x.SevDevice)
 		}
 	case 6: // id-auth
 		if version >= V9_1 && x.IdAuth != nil {
-			return appendString(appendKey(dst, "\"id-auth\": "), *x.IdAuth)
+			return appendString(appendKey(dst, `"id-auth": `), *x.IdAuth)
 		}
 	case 7: // policy
 		if version >= V9_1 && x.Policy != nil {
-			return qjson.AppendUint(appendKey(dst, "\"policy\": "), *x.Policy)
+			return qjson.AppendUint(appendKey(dst, `"policy": `), *x.Policy)
 		}
 	case 8: // id-block
 		if version >= V9_1 && x.IdBlock != nil {
-			return appendString(appendKey(dst, "\"id-block\": "), *x.IdBlock)
+			return appendString(appendKey(dst, `"id-block": `), *x.IdBlock)
 		}
 	case 9: // vcek-disabled
 		if version >= V9_1 && x.VcekDisabled != nil {
-			return qjson.AppendBool(appendKey(dst, "\"vcek-disabled\": "), *x.VcekDisabled)
+			return qjson.AppendBool(appendKey(dst, `"vcek-disabled": `), *x.VcekDisabled)
 		}
 	case 10: // host-data
 		if version >= V9_1 && x.HostData != nil {
-			return appendString(appendKey(dst, "\"host-data\": "), *x.HostData)
+			return appendString(appendKey(dst, `"host-data": `), *x.HostData)
 		}
 	}
 	return dst
@@ -5177,7 +5159,7 @@ func (x *SevSnpGuestProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ThreadContextProperties as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ThreadContextProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var threadContextPropertiesBuckets = []uint16{138, 470}
@@ -5188,11 +5170,11 @@ func (x *ThreadContextProperties) appendMember(dst []byte, i int, _ Version) []b
 	switch i {
 	case 0: // cpu-affinity
 		if x.CpuAffinity != nil {
-			return appendInts(appendKey(dst, "\"cpu-affinity\": "), x.CpuAffinity)
+			return appendInts(appendKey(dst, `"cpu-affinity": `), x.CpuAffinity)
 		}
 	case 1: // node-affinity
 		if x.NodeAffinity != nil {
-			return appendInts(appendKey(dst, "\"node-affinity\": "), x.NodeAffinity)
+			return appendInts(appendKey(dst, `"node-affinity": `), x.NodeAffinity)
 		}
 	}
 	return dst
@@ -5202,7 +5184,7 @@ func (x *ThreadContextProperties) appendJSON(dst []byte, version Version) []byte
 	return appendMembers(dst, x, version)
 }
 
-// AppendJSON appends the ObjectOptions as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ObjectOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 var objectOptionsBuckets = []uint16{98, 486}
@@ -5212,9 +5194,9 @@ func (x *ObjectOptions) buckets() []uint16 { return objectOptionsBuckets }
 func (x *ObjectOptions) appendMember(dst []byte, i int, _ Version) []byte {
 	switch i {
 	case 0: // qom-type
-		return appendEnum(appendKey(dst, "\"qom-type\": "), x.QomType)
+		return appendEnum(appendKey(dst, `"qom-type": `), x.QomType)
 	case 1: // id
-		return appendString(appendKey(dst, "\"id\": "), x.Id)
+		return appendString(appendKey(dst, `"id": `), x.Id)
 	}
 	return dst
 }
@@ -5226,65 +5208,65 @@ func (x *ObjectOptions) appendJSON(dst []byte, version Version) []byte {
 	return appendUnion(dst, x, x.Variant, version)
 }
 
-// AppendJSON appends the AddfdInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *AddfdInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *AddfdInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = qjson.AppendInt(appendKey(dst, "\"fd\": "), x.Fd)
-	dst = qjson.AppendInt(appendKey(dst, "\"fdset-id\": "), x.FdsetId)
+	dst = qjson.AppendInt(appendKey(dst, `"fd": `), x.Fd)
+	dst = qjson.AppendInt(appendKey(dst, `"fdset-id": `), x.FdsetId)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the FdsetFdInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *FdsetFdInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *FdsetFdInfo) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = qjson.AppendInt(appendKey(dst, "\"fd\": "), x.Fd)
+	dst = qjson.AppendInt(appendKey(dst, `"fd": `), x.Fd)
 	if x.Opaque != nil {
-		dst = appendString(appendKey(dst, "\"opaque\": "), *x.Opaque)
+		dst = appendString(appendKey(dst, `"opaque": `), *x.Opaque)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the FdsetInfo as a monitor prints it.
+// AppendJSON appends the value as a monitor prints it.
 func (x *FdsetInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *FdsetInfo) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
-	dst = appendList(appendKey(dst, "\"fds\": "), x.Fds, version)
-	dst = qjson.AppendInt(appendKey(dst, "\"fdset-id\": "), x.FdsetId)
+	dst = appendList(appendKey(dst, `"fds": `), x.Fds, version)
+	dst = qjson.AppendInt(appendKey(dst, `"fdset-id": `), x.FdsetId)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QueryBlockstatsArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *QueryBlockstatsArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.QueryNodes != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"query-nodes\": "), *x.QueryNodes)
+		dst = qjson.AppendBool(appendKey(dst, `"query-nodes": `), *x.QueryNodes)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockResizeArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockResizeArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Device != nil {
-		dst = appendString(appendKey(dst, "\"device\": "), *x.Device)
+		dst = appendString(appendKey(dst, `"device": `), *x.Device)
 	}
 	if x.NodeName != nil {
-		dst = appendString(appendKey(dst, "\"node-name\": "), *x.NodeName)
+		dst = appendString(appendKey(dst, `"node-name": `), *x.NodeName)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"size\": "), x.Size)
+	dst = qjson.AppendInt(appendKey(dst, `"size": `), x.Size)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QueryNamedBlockNodesArguments) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -5292,56 +5274,56 @@ func (x *QueryNamedBlockNodesArguments) AppendJSON(dst []byte) []byte {
 func (x *QueryNamedBlockNodesArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Flat != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"flat\": "), *x.Flat)
+		dst = qjson.AppendBool(appendKey(dst, `"flat": `), *x.Flat)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevReopenArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockdevReopenArguments) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
-	dst = appendList(appendKey(dst, "\"options\": "), x.Options, version)
+	dst = appendList(appendKey(dst, `"options": `), x.Options, version)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevDelArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockdevDelArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"node-name\": "), x.NodeName)
+	dst = appendString(appendKey(dst, `"node-name": `), x.NodeName)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevSetActiveArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockdevSetActiveArguments) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
 	if version >= V10_0 {
-		dst = qjson.AppendBool(appendKey(dst, "\"active\": "), x.Active)
+		dst = qjson.AppendBool(appendKey(dst, `"active": `), x.Active)
 	}
 	if version >= V10_0 && x.NodeName != nil {
-		dst = appendString(appendKey(dst, "\"node-name\": "), *x.NodeName)
+		dst = appendString(appendKey(dst, `"node-name": `), *x.NodeName)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockSetWriteThresholdArguments) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
 
 func (x *BlockSetWriteThresholdArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"node-name\": "), x.NodeName)
-	dst = qjson.AppendUint(appendKey(dst, "\"write-threshold\": "), x.WriteThreshold)
+	dst = appendString(appendKey(dst, `"node-name": `), x.NodeName)
+	dst = qjson.AppendUint(appendKey(dst, `"write-threshold": `), x.WriteThreshold)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *XBlockdevSetIothreadArguments) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -5349,214 +5331,214 @@ func (x *XBlockdevSetIothreadArguments) AppendJSON(dst []byte) []byte {
 func (x *XBlockdevSetIothreadArguments) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
 	if x.Force != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"force\": "), *x.Force)
+		dst = qjson.AppendBool(appendKey(dst, `"force": `), *x.Force)
 	}
-	dst = appendString(appendKey(dst, "\"node-name\": "), x.NodeName)
-	dst = x.Iothread.appendJSON(appendKey(dst, "\"iothread\": "), version)
+	dst = appendString(appendKey(dst, `"node-name": `), x.NodeName)
+	dst = x.Iothread.appendJSON(appendKey(dst, `"iothread": `), version)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *RingbufWriteArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *RingbufWriteArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"device\": "), x.Device)
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
 	if x.Format != nil {
-		dst = appendEnum(appendKey(dst, "\"format\": "), *x.Format)
+		dst = appendEnum(appendKey(dst, `"format": `), *x.Format)
 	}
-	dst = appendString(appendKey(dst, "\"data\": "), x.Data)
+	dst = appendString(appendKey(dst, `"data": `), x.Data)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *RingbufReadArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *RingbufReadArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"device\": "), x.Device)
-	dst = qjson.AppendInt(appendKey(dst, "\"size\": "), x.Size)
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	dst = qjson.AppendInt(appendKey(dst, `"size": `), x.Size)
 	if x.Format != nil {
-		dst = appendEnum(appendKey(dst, "\"format\": "), *x.Format)
+		dst = appendEnum(appendKey(dst, `"format": `), *x.Format)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevAddArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevAddArguments) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
-	dst = x.Backend.appendJSON(appendKey(dst, "\"backend\": "), version)
-	dst = appendString(appendKey(dst, "\"id\": "), x.Id)
+	dst = x.Backend.appendJSON(appendKey(dst, `"backend": `), version)
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevChangeArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevChangeArguments) appendJSON(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
-	dst = x.Backend.appendJSON(appendKey(dst, "\"backend\": "), version)
-	dst = appendString(appendKey(dst, "\"id\": "), x.Id)
+	dst = x.Backend.appendJSON(appendKey(dst, `"backend": `), version)
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevRemoveArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevRemoveArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"id\": "), x.Id)
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ChardevSendBreakArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ChardevSendBreakArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"id\": "), x.Id)
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QmpCapabilitiesArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *QmpCapabilitiesArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Enable != nil {
-		dst = appendEnums(appendKey(dst, "\"enable\": "), x.Enable)
+		dst = appendEnums(appendKey(dst, `"enable": `), x.Enable)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QomListArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *QomListArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"path\": "), x.Path)
+	dst = appendString(appendKey(dst, `"path": `), x.Path)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QomGetArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *QomGetArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"path\": "), x.Path)
-	dst = appendString(appendKey(dst, "\"property\": "), x.Property)
+	dst = appendString(appendKey(dst, `"path": `), x.Path)
+	dst = appendString(appendKey(dst, `"property": `), x.Property)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QomSetArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *QomSetArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"path\": "), x.Path)
-	dst = appendString(appendKey(dst, "\"property\": "), x.Property)
-	dst = appendAny(appendKey(dst, "\"value\": "), x.Value)
+	dst = appendString(appendKey(dst, `"path": `), x.Path)
+	dst = appendString(appendKey(dst, `"property": `), x.Property)
+	dst = appendAny(appendKey(dst, `"value": `), x.Value)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QomListTypesArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *QomListTypesArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Abstract != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"abstract\": "), *x.Abstract)
+		dst = qjson.AppendBool(appendKey(dst, `"abstract": `), *x.Abstract)
 	}
 	if x.Implements != nil {
-		dst = appendString(appendKey(dst, "\"implements\": "), *x.Implements)
+		dst = appendString(appendKey(dst, `"implements": `), *x.Implements)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *QomListPropertiesArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *QomListPropertiesArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"typename\": "), x.Typename)
+	dst = appendString(appendKey(dst, `"typename": `), x.Typename)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ObjectDelArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ObjectDelArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"id\": "), x.Id)
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *DeviceDelArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *DeviceDelArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"id\": "), x.Id)
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *HumanMonitorCommandArguments) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
 
 func (x *HumanMonitorCommandArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"command-line\": "), x.CommandLine)
+	dst = appendString(appendKey(dst, `"command-line": `), x.CommandLine)
 	if x.CpuIndex != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"cpu-index\": "), *x.CpuIndex)
+		dst = qjson.AppendInt(appendKey(dst, `"cpu-index": `), *x.CpuIndex)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *GetfdArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *GetfdArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"fdname\": "), x.Fdname)
+	dst = appendString(appendKey(dst, `"fdname": `), x.Fdname)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *ClosefdArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ClosefdArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"fdname\": "), x.Fdname)
+	dst = appendString(appendKey(dst, `"fdname": `), x.Fdname)
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *AddFdArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *AddFdArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.FdsetId != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"fdset-id\": "), *x.FdsetId)
+		dst = qjson.AppendInt(appendKey(dst, `"fdset-id": `), *x.FdsetId)
 	}
 	if x.Opaque != nil {
-		dst = appendString(appendKey(dst, "\"opaque\": "), *x.Opaque)
+		dst = appendString(appendKey(dst, `"opaque": `), *x.Opaque)
 	}
 	return append(dst, '}')
 }
 
-// AppendJSON appends the arguments as a client sends them.
+// AppendJSON appends the value as a monitor prints it.
 func (x *RemoveFdArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *RemoveFdArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Fd != nil {
-		dst = qjson.AppendInt(appendKey(dst, "\"fd\": "), *x.Fd)
+		dst = qjson.AppendInt(appendKey(dst, `"fd": `), *x.Fd)
 	}
-	dst = qjson.AppendInt(appendKey(dst, "\"fdset-id\": "), x.FdsetId)
+	dst = qjson.AppendInt(appendKey(dst, `"fdset-id": `), x.FdsetId)
 	return append(dst, '}')
 }
 

@@ -2,16 +2,16 @@
 
 package schema
 
-// IoOperationType: TBD
+// IoOperationType: what an I/O request does.
 //
 // Since QEMU 2.1.
 type IoOperationType uint8
 
 // The values of [IoOperationType].
 const (
-	// IoOperationTypeRead is "read": TBD
+	// IoOperationTypeRead is "read": data is read.
 	IoOperationTypeRead IoOperationType = iota
-	// IoOperationTypeWrite is "write": TBD
+	// IoOperationTypeWrite is "write": data is written.
 	IoOperationTypeWrite
 )
 
@@ -27,18 +27,18 @@ func (v IoOperationType) String() string { return ioOperationTypeValues.name(uin
 
 func (v IoOperationType) table() *enumTable { return &ioOperationTypeValues }
 
-// OnOffAuto: TBD
+// OnOffAuto: a switch that can also be left to the program.
 //
 // Since QEMU 2.2.
 type OnOffAuto uint8
 
 // The values of [OnOffAuto].
 const (
-	// OnOffAutoAuto is "auto": TBD
+	// OnOffAutoAuto is "auto": the program decides.
 	OnOffAutoAuto OnOffAuto = iota
-	// OnOffAutoOn is "on": TBD
+	// OnOffAutoOn is "on": switched on.
 	OnOffAutoOn
-	// OnOffAutoOff is "off": TBD
+	// OnOffAutoOff is "off": switched off.
 	OnOffAutoOff
 )
 
@@ -55,20 +55,22 @@ func (v OnOffAuto) String() string { return onOffAutoValues.name(uint8(v)) }
 
 func (v OnOffAuto) table() *enumTable { return &onOffAutoValues }
 
-// HostMemPolicy: TBD
+// HostMemPolicy: from which NUMA nodes of the host memory is taken.
 //
 // Since QEMU 2.1.
 type HostMemPolicy uint8
 
 // The values of [HostMemPolicy].
 const (
-	// HostMemPolicyDefault is "default": TBD
+	// HostMemPolicyDefault is "default": from where the host likes; no policy
+	// is set.
 	HostMemPolicyDefault HostMemPolicy = iota
-	// HostMemPolicyPreferred is "preferred": TBD
+	// HostMemPolicyPreferred is "preferred": from the given nodes if they have
+	// enough, else from others.
 	HostMemPolicyPreferred
-	// HostMemPolicyBind is "bind": TBD
+	// HostMemPolicyBind is "bind": from the given nodes only.
 	HostMemPolicyBind
-	// HostMemPolicyInterleave is "interleave": TBD
+	// HostMemPolicyInterleave is "interleave": from the given nodes in turn.
 	HostMemPolicyInterleave
 )
 
@@ -86,18 +88,18 @@ func (v HostMemPolicy) String() string { return hostMemPolicyValues.name(uint8(v
 
 func (v HostMemPolicy) table() *enumTable { return &hostMemPolicyValues }
 
-// NetFilterDirection: TBD
+// NetFilterDirection: which packets of a network backend a filter sees.
 //
 // Since QEMU 2.5.
 type NetFilterDirection uint8
 
 // The values of [NetFilterDirection].
 const (
-	// NetFilterDirectionAll is "all": TBD
+	// NetFilterDirectionAll is "all": those received and those sent.
 	NetFilterDirectionAll NetFilterDirection = iota
-	// NetFilterDirectionRx is "rx": TBD
+	// NetFilterDirectionRx is "rx": those the backend receives.
 	NetFilterDirectionRx
-	// NetFilterDirectionTx is "tx": TBD
+	// NetFilterDirectionTx is "tx": those the backend sends.
 	NetFilterDirectionTx
 )
 
@@ -114,24 +116,25 @@ func (v NetFilterDirection) String() string { return netFilterDirectionValues.na
 
 func (v NetFilterDirection) table() *enumTable { return &netFilterDirectionValues }
 
-// GrabToggleKeys: TBD
+// GrabToggleKeys: keys that hand the input devices to the guest and back.
 //
 // Since QEMU 4.0.
 type GrabToggleKeys uint8
 
 // The values of [GrabToggleKeys].
 const (
-	// GrabToggleKeysCtrlCtrl is "ctrl-ctrl": TBD
+	// GrabToggleKeysCtrlCtrl is "ctrl-ctrl": both control keys.
 	GrabToggleKeysCtrlCtrl GrabToggleKeys = iota
-	// GrabToggleKeysAltAlt is "alt-alt": TBD
+	// GrabToggleKeysAltAlt is "alt-alt": both alt keys.
 	GrabToggleKeysAltAlt
-	// GrabToggleKeysShiftShift is "shift-shift": TBD
+	// GrabToggleKeysShiftShift is "shift-shift": both shift keys.
 	GrabToggleKeysShiftShift
-	// GrabToggleKeysMetaMeta is "meta-meta": TBD
+	// GrabToggleKeysMetaMeta is "meta-meta": both meta keys.
 	GrabToggleKeysMetaMeta
-	// GrabToggleKeysScrolllock is "scrolllock": TBD
+	// GrabToggleKeysScrolllock is "scrolllock": scroll lock.
 	GrabToggleKeysScrolllock
-	// GrabToggleKeysCtrlScrolllock is "ctrl-scrolllock": TBD
+	// GrabToggleKeysCtrlScrolllock is "ctrl-scrolllock": a control key and
+	// scroll lock.
 	GrabToggleKeysCtrlScrolllock
 )
 
@@ -151,20 +154,20 @@ func (v GrabToggleKeys) String() string { return grabToggleKeysValues.name(uint8
 
 func (v GrabToggleKeys) table() *enumTable { return &grabToggleKeysValues }
 
-// SocketAddressType: TBD
+// SocketAddressType: kinds of sockets.
 //
 // Since QEMU 2.9.
 type SocketAddressType uint8
 
 // The values of [SocketAddressType].
 const (
-	// SocketAddressTypeInet is "inet": TBD
+	// SocketAddressTypeInet is "inet": TCP or UDP.
 	SocketAddressTypeInet SocketAddressType = iota
-	// SocketAddressTypeUnix is "unix": TBD
+	// SocketAddressTypeUnix is "unix": UNIX domain.
 	SocketAddressTypeUnix
-	// SocketAddressTypeVsock is "vsock": TBD
+	// SocketAddressTypeVsock is "vsock": virtual machine to host.
 	SocketAddressTypeVsock
-	// SocketAddressTypeFd is "fd": TBD
+	// SocketAddressTypeFd is "fd": an open file descriptor.
 	SocketAddressTypeFd
 )
 
@@ -182,44 +185,48 @@ func (v SocketAddressType) String() string { return socketAddressTypeValues.name
 
 func (v SocketAddressType) table() *enumTable { return &socketAddressTypeValues }
 
-// RunState: TBD
+// RunState: what the machine is doing.
 //
 // Since QEMU 0.14.
 type RunState uint8
 
 // The values of [RunState].
 const (
-	// RunStateDebug is "debug": TBD
+	// RunStateDebug is "debug": stopped for a debugger.
 	RunStateDebug RunState = iota
-	// RunStateInmigrate is "inmigrate": TBD
+	// RunStateInmigrate is "inmigrate": waiting for an incoming migration.
 	RunStateInmigrate
-	// RunStateInternalError is "internal-error": TBD
+	// RunStateInternalError is "internal-error": stopped by an error of the
+	// emulator.
 	RunStateInternalError
-	// RunStateIoError is "io-error": TBD
+	// RunStateIoError is "io-error": stopped by an error of a disk whose
+	// policy demands it.
 	RunStateIoError
-	// RunStatePaused is "paused": TBD
+	// RunStatePaused is "paused": stopped by the command stop.
 	RunStatePaused
-	// RunStatePostmigrate is "postmigrate": TBD
+	// RunStatePostmigrate is "postmigrate": stopped after it has migrated
+	// away.
 	RunStatePostmigrate
-	// RunStatePrelaunch is "prelaunch": TBD
+	// RunStatePrelaunch is "prelaunch": not yet started.
 	RunStatePrelaunch
-	// RunStateFinishMigrate is "finish-migrate": TBD
+	// RunStateFinishMigrate is "finish-migrate": stopped while migration ends.
 	RunStateFinishMigrate
-	// RunStateRestoreVm is "restore-vm": TBD
+	// RunStateRestoreVm is "restore-vm": stopped while its state is loaded.
 	RunStateRestoreVm
-	// RunStateRunning is "running": TBD
+	// RunStateRunning is "running": running.
 	RunStateRunning
-	// RunStateSaveVm is "save-vm": TBD
+	// RunStateSaveVm is "save-vm": stopped while its state is saved.
 	RunStateSaveVm
-	// RunStateShutdown is "shutdown": TBD
+	// RunStateShutdown is "shutdown": shut down, with the program kept alive.
 	RunStateShutdown
-	// RunStateSuspended is "suspended": TBD
+	// RunStateSuspended is "suspended": asleep (ACPI S3).
 	RunStateSuspended
-	// RunStateWatchdog is "watchdog": TBD
+	// RunStateWatchdog is "watchdog": stopped by a watchdog.
 	RunStateWatchdog
-	// RunStateGuestPanicked is "guest-panicked": TBD
+	// RunStateGuestPanicked is "guest-panicked": stopped since its operating
+	// system has panicked.
 	RunStateGuestPanicked
-	// RunStateColo is "colo": TBD (since 2.8)
+	// RunStateColo is "colo": stopped for a COLO checkpoint (since 2.8).
 	RunStateColo
 )
 
@@ -249,34 +256,40 @@ func (v RunState) String() string { return runStateValues.name(uint8(v)) }
 
 func (v RunState) table() *enumTable { return &runStateValues }
 
-// ShutdownCause: TBD
+// ShutdownCause: why the machine shuts down.
 //
 // Since QEMU 4.0.
 type ShutdownCause uint8
 
 // The values of [ShutdownCause].
 const (
-	// ShutdownCauseNone is "none": TBD
+	// ShutdownCauseNone is "none": it does not.
 	ShutdownCauseNone ShutdownCause = iota
-	// ShutdownCauseHostError is "host-error": TBD
+	// ShutdownCauseHostError is "host-error": an error of the host.
 	ShutdownCauseHostError
-	// ShutdownCauseHostQmpQuit is "host-qmp-quit": TBD
+	// ShutdownCauseHostQmpQuit is "host-qmp-quit": the command quit.
 	ShutdownCauseHostQmpQuit
-	// ShutdownCauseHostQmpSystemReset is "host-qmp-system-reset": TBD
+	// ShutdownCauseHostQmpSystemReset is "host-qmp-system-reset": the command
+	// system_reset.
 	ShutdownCauseHostQmpSystemReset
-	// ShutdownCauseHostSignal is "host-signal": TBD
+	// ShutdownCauseHostSignal is "host-signal": a signal such as SIGINT.
 	ShutdownCauseHostSignal
-	// ShutdownCauseHostUi is "host-ui": TBD
+	// ShutdownCauseHostUi is "host-ui": the user interface, as by closing its
+	// window.
 	ShutdownCauseHostUi
-	// ShutdownCauseGuestShutdown is "guest-shutdown": TBD
+	// ShutdownCauseGuestShutdown is "guest-shutdown": the guest asked for it.
 	ShutdownCauseGuestShutdown
-	// ShutdownCauseGuestReset is "guest-reset": TBD
+	// ShutdownCauseGuestReset is "guest-reset": the guest asked for a reset,
+	// which the command line turns into a shutdown.
 	ShutdownCauseGuestReset
-	// ShutdownCauseGuestPanic is "guest-panic": TBD
+	// ShutdownCauseGuestPanic is "guest-panic": the guest panicked, which the
+	// command line turns into a shutdown.
 	ShutdownCauseGuestPanic
-	// ShutdownCauseSubsystemReset is "subsystem-reset": TBD
+	// ShutdownCauseSubsystemReset is "subsystem-reset": a part of the machine
+	// is reset; clients are not told.
 	ShutdownCauseSubsystemReset
-	// ShutdownCauseSnapshotLoad is "snapshot-load": TBD (since 7.2)
+	// ShutdownCauseSnapshotLoad is "snapshot-load": record and replay loads a
+	// snapshot; never seen by clients (since 7.2).
 	ShutdownCauseSnapshotLoad
 )
 
@@ -301,16 +314,16 @@ func (v ShutdownCause) String() string { return shutdownCauseValues.name(uint8(v
 
 func (v ShutdownCause) table() *enumTable { return &shutdownCauseValues }
 
-// QCryptoTLSCredsEndpoint: TBD
+// QCryptoTLSCredsEndpoint: which end of a connection credentials are for.
 //
 // Since QEMU 2.5.
 type QCryptoTLSCredsEndpoint uint8
 
 // The values of [QCryptoTLSCredsEndpoint].
 const (
-	// QCryptoTLSCredsEndpointClient is "client": TBD
+	// QCryptoTLSCredsEndpointClient is "client": the side that connects.
 	QCryptoTLSCredsEndpointClient QCryptoTLSCredsEndpoint = iota
-	// QCryptoTLSCredsEndpointServer is "server": TBD
+	// QCryptoTLSCredsEndpointServer is "server": the side that listens.
 	QCryptoTLSCredsEndpointServer
 )
 
@@ -326,16 +339,16 @@ func (v QCryptoTLSCredsEndpoint) String() string { return qCryptoTLSCredsEndpoin
 
 func (v QCryptoTLSCredsEndpoint) table() *enumTable { return &qCryptoTLSCredsEndpointValues }
 
-// QCryptoSecretFormat: TBD
+// QCryptoSecretFormat: how a secret is written.
 //
 // Since QEMU 2.6.
 type QCryptoSecretFormat uint8
 
 // The values of [QCryptoSecretFormat].
 const (
-	// QCryptoSecretFormatRaw is "raw": TBD
+	// QCryptoSecretFormatRaw is "raw": as it is; in JSON that must be UTF-8.
 	QCryptoSecretFormatRaw QCryptoSecretFormat = iota
-	// QCryptoSecretFormatBase64 is "base64": TBD
+	// QCryptoSecretFormatBase64 is "base64": any bytes in base64.
 	QCryptoSecretFormatBase64
 )
 
@@ -351,28 +364,28 @@ func (v QCryptoSecretFormat) String() string { return qCryptoSecretFormatValues.
 
 func (v QCryptoSecretFormat) table() *enumTable { return &qCryptoSecretFormatValues }
 
-// QCryptoHashAlgo: TBD
+// QCryptoHashAlgo: hash functions.
 //
 // Since QEMU 2.6.
 type QCryptoHashAlgo uint8
 
 // The values of [QCryptoHashAlgo].
 const (
-	// QCryptoHashAlgoMd5 is "md5": TBD
+	// QCryptoHashAlgoMd5 is "md5": MD5, for what is old only.
 	QCryptoHashAlgoMd5 QCryptoHashAlgo = iota
-	// QCryptoHashAlgoSha1 is "sha1": TBD
+	// QCryptoHashAlgoSha1 is "sha1": SHA-1.
 	QCryptoHashAlgoSha1
-	// QCryptoHashAlgoSha224 is "sha224": TBD (since 2.7)
+	// QCryptoHashAlgoSha224 is "sha224": SHA-224 (since 2.7).
 	QCryptoHashAlgoSha224
-	// QCryptoHashAlgoSha256 is "sha256": TBD
+	// QCryptoHashAlgoSha256 is "sha256": SHA-256, the usual choice.
 	QCryptoHashAlgoSha256
-	// QCryptoHashAlgoSha384 is "sha384": TBD (since 2.7)
+	// QCryptoHashAlgoSha384 is "sha384": SHA-384 (since 2.7).
 	QCryptoHashAlgoSha384
-	// QCryptoHashAlgoSha512 is "sha512": TBD (since 2.7)
+	// QCryptoHashAlgoSha512 is "sha512": SHA-512 (since 2.7).
 	QCryptoHashAlgoSha512
-	// QCryptoHashAlgoRipemd160 is "ripemd160": TBD (since 2.7)
+	// QCryptoHashAlgoRipemd160 is "ripemd160": RIPEMD-160 (since 2.7).
 	QCryptoHashAlgoRipemd160
-	// QCryptoHashAlgoSm3 is "sm3": TBD (since 9.2)
+	// QCryptoHashAlgoSm3 is "sm3": SM3 (since 9.2).
 	QCryptoHashAlgoSm3
 )
 
@@ -395,38 +408,46 @@ func (v QCryptoHashAlgo) String() string { return qCryptoHashAlgoValues.name(uin
 
 func (v QCryptoHashAlgo) table() *enumTable { return &qCryptoHashAlgoValues }
 
-// QCryptoCipherAlgo: TBD
+// QCryptoCipherAlgo: ciphers.
 //
 // Since QEMU 2.6.
 type QCryptoCipherAlgo uint8
 
 // The values of [QCryptoCipherAlgo].
 const (
-	// QCryptoCipherAlgoAes128 is "aes-128": TBD
+	// QCryptoCipherAlgoAes128 is "aes-128": AES with a key of 16 bytes.
 	QCryptoCipherAlgoAes128 QCryptoCipherAlgo = iota
-	// QCryptoCipherAlgoAes192 is "aes-192": TBD
+	// QCryptoCipherAlgoAes192 is "aes-192": AES with a key of 24 bytes.
 	QCryptoCipherAlgoAes192
-	// QCryptoCipherAlgoAes256 is "aes-256": TBD
+	// QCryptoCipherAlgoAes256 is "aes-256": AES with a key of 32 bytes.
 	QCryptoCipherAlgoAes256
-	// QCryptoCipherAlgoDes is "des": TBD (since 6.1)
+	// QCryptoCipherAlgoDes is "des": DES with a key of 8 bytes; for VNC
+	// passwords only (since 6.1).
 	QCryptoCipherAlgoDes
-	// QCryptoCipherAlgo3des is "3des": TBD (since 2.9)
+	// QCryptoCipherAlgo3des is "3des": triple DES with a key of 24 bytes
+	// (since 2.9).
 	QCryptoCipherAlgo3des
-	// QCryptoCipherAlgoCast5128 is "cast5-128": TBD
+	// QCryptoCipherAlgoCast5128 is "cast5-128": CAST5 with a key of 16 bytes.
 	QCryptoCipherAlgoCast5128
-	// QCryptoCipherAlgoSerpent128 is "serpent-128": TBD
+	// QCryptoCipherAlgoSerpent128 is "serpent-128": Serpent with a key of 16
+	// bytes.
 	QCryptoCipherAlgoSerpent128
-	// QCryptoCipherAlgoSerpent192 is "serpent-192": TBD
+	// QCryptoCipherAlgoSerpent192 is "serpent-192": Serpent with a key of 24
+	// bytes.
 	QCryptoCipherAlgoSerpent192
-	// QCryptoCipherAlgoSerpent256 is "serpent-256": TBD
+	// QCryptoCipherAlgoSerpent256 is "serpent-256": Serpent with a key of 32
+	// bytes.
 	QCryptoCipherAlgoSerpent256
-	// QCryptoCipherAlgoTwofish128 is "twofish-128": TBD
+	// QCryptoCipherAlgoTwofish128 is "twofish-128": Twofish with a key of 16
+	// bytes.
 	QCryptoCipherAlgoTwofish128
-	// QCryptoCipherAlgoTwofish192 is "twofish-192": TBD
+	// QCryptoCipherAlgoTwofish192 is "twofish-192": Twofish with a key of 24
+	// bytes.
 	QCryptoCipherAlgoTwofish192
-	// QCryptoCipherAlgoTwofish256 is "twofish-256": TBD
+	// QCryptoCipherAlgoTwofish256 is "twofish-256": Twofish with a key of 32
+	// bytes.
 	QCryptoCipherAlgoTwofish256
-	// QCryptoCipherAlgoSm4 is "sm4": TBD (since 9.0)
+	// QCryptoCipherAlgoSm4 is "sm4": SM4 with a key of 16 bytes (since 9.0).
 	QCryptoCipherAlgoSm4
 )
 
@@ -454,20 +475,20 @@ func (v QCryptoCipherAlgo) String() string { return qCryptoCipherAlgoValues.name
 
 func (v QCryptoCipherAlgo) table() *enumTable { return &qCryptoCipherAlgoValues }
 
-// QCryptoCipherMode: TBD
+// QCryptoCipherMode: how a cipher is applied to more than one block.
 //
 // Since QEMU 2.6.
 type QCryptoCipherMode uint8
 
 // The values of [QCryptoCipherMode].
 const (
-	// QCryptoCipherModeEcb is "ecb": TBD
+	// QCryptoCipherModeEcb is "ecb": each block alone.
 	QCryptoCipherModeEcb QCryptoCipherMode = iota
-	// QCryptoCipherModeCbc is "cbc": TBD
+	// QCryptoCipherModeCbc is "cbc": chained.
 	QCryptoCipherModeCbc
-	// QCryptoCipherModeXts is "xts": TBD
+	// QCryptoCipherModeXts is "xts": XTS, made for sectors of disks.
 	QCryptoCipherModeXts
-	// QCryptoCipherModeCtr is "ctr": TBD (since 2.8)
+	// QCryptoCipherModeCtr is "ctr": counter (since 2.8).
 	QCryptoCipherModeCtr
 )
 
@@ -485,18 +506,19 @@ func (v QCryptoCipherMode) String() string { return qCryptoCipherModeValues.name
 
 func (v QCryptoCipherMode) table() *enumTable { return &qCryptoCipherModeValues }
 
-// QCryptoIVGenAlgo: TBD
+// QCryptoIVGenAlgo: how the initialization vector of a sector is made.
 //
 // Since QEMU 2.6.
 type QCryptoIVGenAlgo uint8
 
 // The values of [QCryptoIVGenAlgo].
 const (
-	// QCryptoIVGenAlgoPlain is "plain": TBD
+	// QCryptoIVGenAlgoPlain is "plain": the sector's number, cut to 32 bits.
 	QCryptoIVGenAlgoPlain QCryptoIVGenAlgo = iota
-	// QCryptoIVGenAlgoPlain64 is "plain64": TBD
+	// QCryptoIVGenAlgoPlain64 is "plain64": the sector's number.
 	QCryptoIVGenAlgoPlain64
-	// QCryptoIVGenAlgoEssiv is "essiv": TBD
+	// QCryptoIVGenAlgoEssiv is "essiv": the sector's number, encrypted with a
+	// hash of the key.
 	QCryptoIVGenAlgoEssiv
 )
 
@@ -513,30 +535,34 @@ func (v QCryptoIVGenAlgo) String() string { return qCryptoIVGenAlgoValues.name(u
 
 func (v QCryptoIVGenAlgo) table() *enumTable { return &qCryptoIVGenAlgoValues }
 
-// JobType: TBD
+// JobType: kinds of jobs.
 //
 // Since QEMU 1.7.
 type JobType uint8
 
 // The values of [JobType].
 const (
-	// JobTypeCommit is "commit": TBD
+	// JobTypeCommit is "commit": an overlay is written into its backing file.
 	JobTypeCommit JobType = iota
-	// JobTypeStream is "stream": TBD
+	// JobTypeStream is "stream": data of backing files is copied into the
+	// overlay.
 	JobTypeStream
-	// JobTypeMirror is "mirror": TBD
+	// JobTypeMirror is "mirror": a device is copied while it changes.
 	JobTypeMirror
-	// JobTypeBackup is "backup": TBD
+	// JobTypeBackup is "backup": a device is copied as it was.
 	JobTypeBackup
-	// JobTypeCreate is "create": TBD (since 3.0)
+	// JobTypeCreate is "create": an image is made (since 3.0).
 	JobTypeCreate
-	// JobTypeAmend is "amend": TBD (since 5.1)
+	// JobTypeAmend is "amend": options of an image are changed (since 5.1).
 	JobTypeAmend
-	// JobTypeSnapshotLoad is "snapshot-load": TBD (since 6.0)
+	// JobTypeSnapshotLoad is "snapshot-load": a snapshot of the machine is
+	// loaded (since 6.0).
 	JobTypeSnapshotLoad
-	// JobTypeSnapshotSave is "snapshot-save": TBD (since 6.0)
+	// JobTypeSnapshotSave is "snapshot-save": a snapshot of the machine is
+	// saved (since 6.0).
 	JobTypeSnapshotSave
-	// JobTypeSnapshotDelete is "snapshot-delete": TBD (since 6.0)
+	// JobTypeSnapshotDelete is "snapshot-delete": a snapshot of the machine is
+	// deleted (since 6.0).
 	JobTypeSnapshotDelete
 )
 
@@ -559,34 +585,39 @@ func (v JobType) String() string { return jobTypeValues.name(uint8(v)) }
 
 func (v JobType) table() *enumTable { return &jobTypeValues }
 
-// JobStatus: TBD
+// JobStatus: where a job stands between its creation and its end.
 //
 // Since QEMU 2.12.
 type JobStatus uint8
 
 // The values of [JobStatus].
 const (
-	// JobStatusUndefined is "undefined": TBD
+	// JobStatusUndefined is "undefined": never seen by clients.
 	JobStatusUndefined JobStatus = iota
-	// JobStatusCreated is "created": TBD
+	// JobStatusCreated is "created": made, not yet started.
 	JobStatusCreated
-	// JobStatusRunning is "running": TBD
+	// JobStatusRunning is "running": at work.
 	JobStatusRunning
-	// JobStatusPaused is "paused": TBD
+	// JobStatusPaused is "paused": at work, but told to pause by a user or for
+	// an operation on its nodes.
 	JobStatusPaused
-	// JobStatusReady is "ready": TBD
+	// JobStatusReady is "ready": what had to be copied is copied, and changes
+	// are followed until the user ends the job.
 	JobStatusReady
-	// JobStatusStandby is "standby": TBD
+	// JobStatusStandby is "standby": ready, but told to pause.
 	JobStatusStandby
-	// JobStatusWaiting is "waiting": TBD
+	// JobStatusWaiting is "waiting": done; other jobs of its transaction are
+	// not.
 	JobStatusWaiting
-	// JobStatusPending is "pending": TBD
+	// JobStatusPending is "pending": done; its last step waits for
+	// job-finalize, or follows at once.
 	JobStatusPending
-	// JobStatusAborting is "aborting": TBD
+	// JobStatusAborting is "aborting": failed or cancelled, and cleaning up.
 	JobStatusAborting
-	// JobStatusConcluded is "concluded": TBD
+	// JobStatusConcluded is "concluded": ended; it remains in the list until
+	// job-dismiss, or is dismissed at once.
 	JobStatusConcluded
-	// JobStatusNull is "null": TBD
+	// JobStatusNull is "null": about to vanish.
 	JobStatusNull
 )
 
@@ -611,22 +642,22 @@ func (v JobStatus) String() string { return jobStatusValues.name(uint8(v)) }
 
 func (v JobStatus) table() *enumTable { return &jobStatusValues }
 
-// ImageInfoSpecificKind: TBD
+// ImageInfoSpecificKind: the formats of which more is known.
 //
 // Since QEMU 1.7.
 type ImageInfoSpecificKind uint8
 
 // The values of [ImageInfoSpecificKind].
 const (
-	// ImageInfoSpecificKindQcow2 is "qcow2": TBD
+	// ImageInfoSpecificKindQcow2 is "qcow2": qcow2.
 	ImageInfoSpecificKindQcow2 ImageInfoSpecificKind = iota
-	// ImageInfoSpecificKindVmdk is "vmdk": TBD
+	// ImageInfoSpecificKindVmdk is "vmdk": VMDK.
 	ImageInfoSpecificKindVmdk
-	// ImageInfoSpecificKindLuks is "luks": TBD (since 2.7)
+	// ImageInfoSpecificKindLuks is "luks": LUKS (since 2.7).
 	ImageInfoSpecificKindLuks
-	// ImageInfoSpecificKindRbd is "rbd": TBD (since 6.1)
+	// ImageInfoSpecificKindRbd is "rbd": RADOS block device (since 6.1).
 	ImageInfoSpecificKindRbd
-	// ImageInfoSpecificKindFile is "file": TBD (since 8.0)
+	// ImageInfoSpecificKindFile is "file": a file of the host (since 8.0).
 	ImageInfoSpecificKindFile
 )
 
@@ -646,18 +677,18 @@ func (v ImageInfoSpecificKind) String() string { return imageInfoSpecificKindVal
 
 func (v ImageInfoSpecificKind) table() *enumTable { return &imageInfoSpecificKindValues }
 
-// BlockDeviceIoStatus: TBD
+// BlockDeviceIoStatus: how the last request of a device or job went.
 //
 // Since QEMU 1.0.
 type BlockDeviceIoStatus uint8
 
 // The values of [BlockDeviceIoStatus].
 const (
-	// BlockDeviceIoStatusOk is "ok": TBD
+	// BlockDeviceIoStatusOk is "ok": well.
 	BlockDeviceIoStatusOk BlockDeviceIoStatus = iota
-	// BlockDeviceIoStatusFailed is "failed": TBD
+	// BlockDeviceIoStatusFailed is "failed": it failed.
 	BlockDeviceIoStatusFailed
-	// BlockDeviceIoStatusNospace is "nospace": TBD
+	// BlockDeviceIoStatusNospace is "nospace": it failed for lack of space.
 	BlockDeviceIoStatusNospace
 )
 
@@ -674,16 +705,17 @@ func (v BlockDeviceIoStatus) String() string { return blockDeviceIoStatusValues.
 
 func (v BlockDeviceIoStatus) table() *enumTable { return &blockDeviceIoStatusValues }
 
-// Qcow2BitmapInfoFlags: TBD
+// Qcow2BitmapInfoFlags: flags of a bitmap stored in a qcow2 image.
 //
 // Since QEMU 4.0.
 type Qcow2BitmapInfoFlags uint8
 
 // The values of [Qcow2BitmapInfoFlags].
 const (
-	// Qcow2BitmapInfoFlagsInUse is "in-use": TBD
+	// Qcow2BitmapInfoFlagsInUse is "in-use": it was not closed cleanly, or is
+	// open now.
 	Qcow2BitmapInfoFlagsInUse Qcow2BitmapInfoFlags = iota
-	// Qcow2BitmapInfoFlagsAuto is "auto": TBD
+	// Qcow2BitmapInfoFlagsAuto is "auto": it follows all writes to the image.
 	Qcow2BitmapInfoFlagsAuto
 )
 
@@ -699,18 +731,19 @@ func (v Qcow2BitmapInfoFlags) String() string { return qcow2BitmapInfoFlagsValue
 
 func (v Qcow2BitmapInfoFlags) table() *enumTable { return &qcow2BitmapInfoFlagsValues }
 
-// XDbgBlockGraphNodeType: TBD
+// XDbgBlockGraphNodeType: what stands in a block graph.
 //
 // Since QEMU 4.0.
 type XDbgBlockGraphNodeType uint8
 
 // The values of [XDbgBlockGraphNodeType].
 const (
-	// XDbgBlockGraphNodeTypeBlockBackend is "block-backend": TBD
+	// XDbgBlockGraphNodeTypeBlockBackend is "block-backend": a backend: the
+	// block layer's end for a device, job or export.
 	XDbgBlockGraphNodeTypeBlockBackend XDbgBlockGraphNodeType = iota
-	// XDbgBlockGraphNodeTypeBlockJob is "block-job": TBD
+	// XDbgBlockGraphNodeTypeBlockJob is "block-job": a job.
 	XDbgBlockGraphNodeTypeBlockJob
-	// XDbgBlockGraphNodeTypeBlockDriver is "block-driver": TBD
+	// XDbgBlockGraphNodeTypeBlockDriver is "block-driver": a node.
 	XDbgBlockGraphNodeTypeBlockDriver
 )
 
@@ -727,20 +760,22 @@ func (v XDbgBlockGraphNodeType) String() string { return xDbgBlockGraphNodeTypeV
 
 func (v XDbgBlockGraphNodeType) table() *enumTable { return &xDbgBlockGraphNodeTypeValues }
 
-// BlockPermission: TBD
+// BlockPermission: what the user of a node may do, or lets others do.
 //
 // Since QEMU 4.0.
 type BlockPermission uint8
 
 // The values of [BlockPermission].
 const (
-	// BlockPermissionConsistentRead is "consistent-read": TBD
+	// BlockPermissionConsistentRead is "consistent-read": read, and find what
+	// was written.
 	BlockPermissionConsistentRead BlockPermission = iota
-	// BlockPermissionWrite is "write": TBD
+	// BlockPermissionWrite is "write": change what is visible.
 	BlockPermissionWrite
-	// BlockPermissionWriteUnchanged is "write-unchanged": TBD
+	// BlockPermissionWriteUnchanged is "write-unchanged": write what is there
+	// already.
 	BlockPermissionWriteUnchanged
-	// BlockPermissionResize is "resize": TBD
+	// BlockPermissionResize is "resize": change the size.
 	BlockPermissionResize
 )
 
@@ -758,16 +793,16 @@ func (v BlockPermission) String() string { return blockPermissionValues.name(uin
 
 func (v BlockPermission) table() *enumTable { return &blockPermissionValues }
 
-// BlockdevDiscardOptions: TBD
+// BlockdevDiscardOptions: what happens to discards.
 //
 // Since QEMU 2.9.
 type BlockdevDiscardOptions uint8
 
 // The values of [BlockdevDiscardOptions].
 const (
-	// BlockdevDiscardOptionsIgnore is "ignore": TBD
+	// BlockdevDiscardOptionsIgnore is "ignore": nothing.
 	BlockdevDiscardOptionsIgnore BlockdevDiscardOptions = iota
-	// BlockdevDiscardOptionsUnmap is "unmap": TBD
+	// BlockdevDiscardOptionsUnmap is "unmap": the space is given back.
 	BlockdevDiscardOptionsUnmap
 )
 
@@ -783,18 +818,20 @@ func (v BlockdevDiscardOptions) String() string { return blockdevDiscardOptionsV
 
 func (v BlockdevDiscardOptions) table() *enumTable { return &blockdevDiscardOptionsValues }
 
-// BlockdevDetectZeroesOptions: TBD
+// BlockdevDetectZeroesOptions: what happens to writes of nothing but zeroes.
 //
 // Since QEMU 2.1.
 type BlockdevDetectZeroesOptions uint8
 
 // The values of [BlockdevDetectZeroesOptions].
 const (
-	// BlockdevDetectZeroesOptionsOff is "off": TBD
+	// BlockdevDetectZeroesOptionsOff is "off": they are written.
 	BlockdevDetectZeroesOptionsOff BlockdevDetectZeroesOptions = iota
-	// BlockdevDetectZeroesOptionsOn is "on": TBD
+	// BlockdevDetectZeroesOptionsOn is "on": they become requests to write
+	// zeroes.
 	BlockdevDetectZeroesOptionsOn
-	// BlockdevDetectZeroesOptionsUnmap is "unmap": TBD
+	// BlockdevDetectZeroesOptionsUnmap is "unmap": the same, and the space is
+	// given back where discards are allowed.
 	BlockdevDetectZeroesOptionsUnmap
 )
 
@@ -813,18 +850,18 @@ func (v BlockdevDetectZeroesOptions) String() string {
 
 func (v BlockdevDetectZeroesOptions) table() *enumTable { return &blockdevDetectZeroesOptionsValues }
 
-// BlockdevAioOptions: TBD
+// BlockdevAioOptions: how files are read and written without waiting.
 //
 // Since QEMU 2.9.
 type BlockdevAioOptions uint8
 
 // The values of [BlockdevAioOptions].
 const (
-	// BlockdevAioOptionsThreads is "threads": TBD
+	// BlockdevAioOptionsThreads is "threads": by a pool of threads.
 	BlockdevAioOptionsThreads BlockdevAioOptions = iota
-	// BlockdevAioOptionsNative is "native": TBD
+	// BlockdevAioOptionsNative is "native": by Linux' native AIO.
 	BlockdevAioOptionsNative
-	// BlockdevAioOptionsIoUring is "io_uring": TBD (since 5.0)
+	// BlockdevAioOptionsIoUring is "io_uring": by Linux' io_uring (since 5.0).
 	BlockdevAioOptionsIoUring
 )
 
@@ -841,96 +878,104 @@ func (v BlockdevAioOptions) String() string { return blockdevAioOptionsValues.na
 
 func (v BlockdevAioOptions) table() *enumTable { return &blockdevAioOptionsValues }
 
-// BlockdevDriver: TBD
+// BlockdevDriver: the drivers.
 //
 // Since QEMU 2.9.
 type BlockdevDriver uint8
 
 // The values of [BlockdevDriver].
 const (
-	// BlockdevDriverBlkdebug is "blkdebug": TBD
+	// BlockdevDriverBlkdebug is "blkdebug": injects errors.
 	BlockdevDriverBlkdebug BlockdevDriver = iota
-	// BlockdevDriverBlklogwrites is "blklogwrites": TBD (since 3.0)
+	// BlockdevDriverBlklogwrites is "blklogwrites": logs every write (since
+	// 3.0).
 	BlockdevDriverBlklogwrites
-	// BlockdevDriverBlkreplay is "blkreplay": TBD (since 4.2)
+	// BlockdevDriverBlkreplay is "blkreplay": makes requests repeatable for
+	// record and replay (since 4.2).
 	BlockdevDriverBlkreplay
-	// BlockdevDriverBlkverify is "blkverify": TBD
+	// BlockdevDriverBlkverify is "blkverify": compares two children.
 	BlockdevDriverBlkverify
-	// BlockdevDriverBochs is "bochs": TBD
+	// BlockdevDriverBochs is "bochs": images of Bochs.
 	BlockdevDriverBochs
-	// BlockdevDriverCloop is "cloop": TBD
+	// BlockdevDriverCloop is "cloop": compressed loop images.
 	BlockdevDriverCloop
-	// BlockdevDriverCompress is "compress": TBD (since 5.0)
+	// BlockdevDriverCompress is "compress": compresses what is written (since
+	// 5.0).
 	BlockdevDriverCompress
-	// BlockdevDriverCopyBeforeWrite is "copy-before-write": TBD (since 6.2)
+	// BlockdevDriverCopyBeforeWrite is "copy-before-write": saves old data
+	// before it is overwritten (since 6.2).
 	BlockdevDriverCopyBeforeWrite
-	// BlockdevDriverCopyOnRead is "copy-on-read": TBD (since 3.0)
+	// BlockdevDriverCopyOnRead is "copy-on-read": keeps what was read from
+	// backing files (since 3.0).
 	BlockdevDriverCopyOnRead
-	// BlockdevDriverDmg is "dmg": TBD
+	// BlockdevDriverDmg is "dmg": images of macOS.
 	BlockdevDriverDmg
-	// BlockdevDriverFile is "file": TBD
+	// BlockdevDriverFile is "file": a file of the host.
 	BlockdevDriverFile
-	// BlockdevDriverSnapshotAccess is "snapshot-access": TBD (since 7.0)
+	// BlockdevDriverSnapshotAccess is "snapshot-access": the view a
+	// copy-before-write filter keeps (since 7.0).
 	BlockdevDriverSnapshotAccess
-	// BlockdevDriverFtp is "ftp": TBD
+	// BlockdevDriverFtp is "ftp": a file over FTP.
 	BlockdevDriverFtp
-	// BlockdevDriverFtps is "ftps": TBD
+	// BlockdevDriverFtps is "ftps": a file over FTPS.
 	BlockdevDriverFtps
-	// BlockdevDriverGluster is "gluster": TBD
+	// BlockdevDriverGluster is "gluster": a file on GlusterFS.
 	BlockdevDriverGluster
-	// BlockdevDriverHostCdrom is "host_cdrom": TBD
+	// BlockdevDriverHostCdrom is "host_cdrom": an optical drive of the host.
 	BlockdevDriverHostCdrom
-	// BlockdevDriverHostDevice is "host_device": TBD
+	// BlockdevDriverHostDevice is "host_device": a block device of the host.
 	BlockdevDriverHostDevice
-	// BlockdevDriverHttp is "http": TBD
+	// BlockdevDriverHttp is "http": a file over HTTP.
 	BlockdevDriverHttp
-	// BlockdevDriverHttps is "https": TBD
+	// BlockdevDriverHttps is "https": a file over HTTPS.
 	BlockdevDriverHttps
-	// BlockdevDriverIscsi is "iscsi": TBD
+	// BlockdevDriverIscsi is "iscsi": a disk over iSCSI.
 	BlockdevDriverIscsi
-	// BlockdevDriverLuks is "luks": TBD
+	// BlockdevDriverLuks is "luks": images encrypted with LUKS.
 	BlockdevDriverLuks
-	// BlockdevDriverNbd is "nbd": TBD
+	// BlockdevDriverNbd is "nbd": a disk over NBD.
 	BlockdevDriverNbd
-	// BlockdevDriverNfs is "nfs": TBD
+	// BlockdevDriverNfs is "nfs": a file over NFS.
 	BlockdevDriverNfs
-	// BlockdevDriverNullAio is "null-aio": TBD
+	// BlockdevDriverNullAio is "null-aio": nothing, answered by a timer.
 	BlockdevDriverNullAio
-	// BlockdevDriverNullCo is "null-co": TBD
+	// BlockdevDriverNullCo is "null-co": nothing.
 	BlockdevDriverNullCo
-	// BlockdevDriverNvme is "nvme": TBD (since 2.12)
+	// BlockdevDriverNvme is "nvme": an NVMe disk driven from user space (since
+	// 2.12).
 	BlockdevDriverNvme
-	// BlockdevDriverParallels is "parallels": TBD
+	// BlockdevDriverParallels is "parallels": images of Parallels.
 	BlockdevDriverParallels
-	// BlockdevDriverPreallocate is "preallocate": TBD
+	// BlockdevDriverPreallocate is "preallocate": lets a file grow in large
+	// steps.
 	BlockdevDriverPreallocate
-	// BlockdevDriverQcow is "qcow": TBD
+	// BlockdevDriverQcow is "qcow": images of the first qcow version.
 	BlockdevDriverQcow
-	// BlockdevDriverQcow2 is "qcow2": TBD
+	// BlockdevDriverQcow2 is "qcow2": images of QEMU's own format.
 	BlockdevDriverQcow2
-	// BlockdevDriverQed is "qed": TBD
+	// BlockdevDriverQed is "qed": images of the QED format.
 	BlockdevDriverQed
-	// BlockdevDriverQuorum is "quorum": TBD
+	// BlockdevDriverQuorum is "quorum": several children that vote.
 	BlockdevDriverQuorum
-	// BlockdevDriverRaw is "raw": TBD
+	// BlockdevDriverRaw is "raw": the bytes as they are.
 	BlockdevDriverRaw
-	// BlockdevDriverRbd is "rbd": TBD
+	// BlockdevDriverRbd is "rbd": an image on Ceph.
 	BlockdevDriverRbd
-	// BlockdevDriverReplication is "replication": TBD
+	// BlockdevDriverReplication is "replication": for COLO.
 	BlockdevDriverReplication
-	// BlockdevDriverSsh is "ssh": TBD
+	// BlockdevDriverSsh is "ssh": a file over SFTP.
 	BlockdevDriverSsh
-	// BlockdevDriverThrottle is "throttle": TBD (since 2.11)
+	// BlockdevDriverThrottle is "throttle": limits the speed (since 2.11).
 	BlockdevDriverThrottle
-	// BlockdevDriverVdi is "vdi": TBD
+	// BlockdevDriverVdi is "vdi": images of VirtualBox.
 	BlockdevDriverVdi
-	// BlockdevDriverVhdx is "vhdx": TBD
+	// BlockdevDriverVhdx is "vhdx": images of newer Hyper-V.
 	BlockdevDriverVhdx
-	// BlockdevDriverVmdk is "vmdk": TBD
+	// BlockdevDriverVmdk is "vmdk": images of VMware.
 	BlockdevDriverVmdk
-	// BlockdevDriverVpc is "vpc": TBD
+	// BlockdevDriverVpc is "vpc": images of Virtual PC and older Hyper-V.
 	BlockdevDriverVpc
-	// BlockdevDriverVvfat is "vvfat": TBD
+	// BlockdevDriverVvfat is "vvfat": a folder that looks like a FAT disk.
 	BlockdevDriverVvfat
 )
 
@@ -986,20 +1031,23 @@ func (v BlockdevDriver) String() string { return blockdevDriverValues.name(uint8
 
 func (v BlockdevDriver) table() *enumTable { return &blockdevDriverValues }
 
-// Qcow2OverlapCheckMode: TBD
+// Qcow2OverlapCheckMode: how much of an image's metadata is guarded against
+// being overwritten.
 //
 // Since QEMU 2.9.
 type Qcow2OverlapCheckMode uint8
 
 // The values of [Qcow2OverlapCheckMode].
 const (
-	// Qcow2OverlapCheckModeNone is "none": TBD
+	// Qcow2OverlapCheckModeNone is "none": nothing.
 	Qcow2OverlapCheckModeNone Qcow2OverlapCheckMode = iota
-	// Qcow2OverlapCheckModeConstant is "constant": TBD
+	// Qcow2OverlapCheckModeConstant is "constant": what can be checked in
+	// constant time and without reading.
 	Qcow2OverlapCheckModeConstant
-	// Qcow2OverlapCheckModeCached is "cached": TBD
+	// Qcow2OverlapCheckModeCached is "cached": what can be checked without
+	// reading.
 	Qcow2OverlapCheckModeCached
-	// Qcow2OverlapCheckModeAll is "all": TBD
+	// Qcow2OverlapCheckModeAll is "all": everything.
 	Qcow2OverlapCheckModeAll
 )
 
@@ -1017,14 +1065,14 @@ func (v Qcow2OverlapCheckMode) String() string { return qcow2OverlapCheckModeVal
 
 func (v Qcow2OverlapCheckMode) table() *enumTable { return &qcow2OverlapCheckModeValues }
 
-// BlockdevQcowEncryptionFormat: TBD
+// BlockdevQcowEncryptionFormat: how a qcow image can be encrypted.
 //
 // Since QEMU 2.10.
 type BlockdevQcowEncryptionFormat uint8
 
 // The values of [BlockdevQcowEncryptionFormat].
 const (
-	// BlockdevQcowEncryptionFormatAes is "aes": TBD
+	// BlockdevQcowEncryptionFormatAes is "aes": AES in CBC mode.
 	BlockdevQcowEncryptionFormatAes BlockdevQcowEncryptionFormat = iota
 )
 
@@ -1041,16 +1089,17 @@ func (v BlockdevQcowEncryptionFormat) String() string {
 
 func (v BlockdevQcowEncryptionFormat) table() *enumTable { return &blockdevQcowEncryptionFormatValues }
 
-// BlockdevQcow2EncryptionFormat: TBD
+// BlockdevQcow2EncryptionFormat: how a qcow2 image can be encrypted.
 //
 // Since QEMU 2.10.
 type BlockdevQcow2EncryptionFormat uint8
 
 // The values of [BlockdevQcow2EncryptionFormat].
 const (
-	// BlockdevQcow2EncryptionFormatAes is "aes": TBD
+	// BlockdevQcow2EncryptionFormatAes is "aes": AES in CBC mode, which is
+	// weak.
 	BlockdevQcow2EncryptionFormatAes BlockdevQcow2EncryptionFormat = iota
-	// BlockdevQcow2EncryptionFormatLuks is "luks": TBD
+	// BlockdevQcow2EncryptionFormatLuks is "luks": LUKS.
 	BlockdevQcow2EncryptionFormatLuks
 )
 
@@ -1070,18 +1119,19 @@ func (v BlockdevQcow2EncryptionFormat) table() *enumTable {
 	return &blockdevQcow2EncryptionFormatValues
 }
 
-// SshHostKeyCheckMode: TBD
+// SshHostKeyCheckMode: how the key of an SSH server is checked.
 //
 // Since QEMU 2.12.
 type SshHostKeyCheckMode uint8
 
 // The values of [SshHostKeyCheckMode].
 const (
-	// SshHostKeyCheckModeNone is "none": TBD
+	// SshHostKeyCheckModeNone is "none": not at all.
 	SshHostKeyCheckModeNone SshHostKeyCheckMode = iota
-	// SshHostKeyCheckModeHash is "hash": TBD
+	// SshHostKeyCheckModeHash is "hash": against a hash.
 	SshHostKeyCheckModeHash
-	// SshHostKeyCheckModeKnownHosts is "known_hosts": TBD
+	// SshHostKeyCheckModeKnownHosts is "known_hosts": against the known_hosts
+	// file.
 	SshHostKeyCheckModeKnownHosts
 )
 
@@ -1098,18 +1148,18 @@ func (v SshHostKeyCheckMode) String() string { return sshHostKeyCheckModeValues.
 
 func (v SshHostKeyCheckMode) table() *enumTable { return &sshHostKeyCheckModeValues }
 
-// SshHostKeyCheckHashType: TBD
+// SshHostKeyCheckHashType: hashes of host keys.
 //
 // Since QEMU 2.12.
 type SshHostKeyCheckHashType uint8
 
 // The values of [SshHostKeyCheckHashType].
 const (
-	// SshHostKeyCheckHashTypeMd5 is "md5": TBD
+	// SshHostKeyCheckHashTypeMd5 is "md5": MD5.
 	SshHostKeyCheckHashTypeMd5 SshHostKeyCheckHashType = iota
-	// SshHostKeyCheckHashTypeSha1 is "sha1": TBD
+	// SshHostKeyCheckHashTypeSha1 is "sha1": SHA-1.
 	SshHostKeyCheckHashTypeSha1
-	// SshHostKeyCheckHashTypeSha256 is "sha256": TBD
+	// SshHostKeyCheckHashTypeSha256 is "sha256": SHA-256.
 	SshHostKeyCheckHashTypeSha256
 )
 
@@ -1126,113 +1176,141 @@ func (v SshHostKeyCheckHashType) String() string { return sshHostKeyCheckHashTyp
 
 func (v SshHostKeyCheckHashType) table() *enumTable { return &sshHostKeyCheckHashTypeValues }
 
-// BlkdebugEvent: TBD
+// BlkdebugEvent: moments in the life of an image at which blkdebug can act.
 //
 // Since QEMU 2.9.
 type BlkdebugEvent uint8
 
 // The values of [BlkdebugEvent].
 const (
-	// BlkdebugEventL1Update is "l1_update": TBD
+	// BlkdebugEventL1Update is "l1_update": an entry of the L1 table is
+	// written.
 	BlkdebugEventL1Update BlkdebugEvent = iota
-	// BlkdebugEventL1GrowAllocTable is "l1_grow_alloc_table": TBD
+	// BlkdebugEventL1GrowAllocTable is "l1_grow_alloc_table": space for a
+	// larger L1 table is allocated.
 	BlkdebugEventL1GrowAllocTable
-	// BlkdebugEventL1GrowWriteTable is "l1_grow_write_table": TBD
+	// BlkdebugEventL1GrowWriteTable is "l1_grow_write_table": the larger L1
+	// table is written.
 	BlkdebugEventL1GrowWriteTable
-	// BlkdebugEventL1GrowActivateTable is "l1_grow_activate_table": TBD
+	// BlkdebugEventL1GrowActivateTable is "l1_grow_activate_table": the header
+	// is made to point to it.
 	BlkdebugEventL1GrowActivateTable
-	// BlkdebugEventL2Load is "l2_load": TBD
+	// BlkdebugEventL2Load is "l2_load": an L2 table is read.
 	BlkdebugEventL2Load
-	// BlkdebugEventL2Update is "l2_update": TBD
+	// BlkdebugEventL2Update is "l2_update": an L2 table is written.
 	BlkdebugEventL2Update
-	// BlkdebugEventL2UpdateCompressed is "l2_update_compressed": TBD
+	// BlkdebugEventL2UpdateCompressed is "l2_update_compressed": an L2 table
+	// is written for a compressed cluster.
 	BlkdebugEventL2UpdateCompressed
-	// BlkdebugEventL2AllocCowRead is "l2_alloc_cow_read": TBD
+	// BlkdebugEventL2AllocCowRead is "l2_alloc_cow_read": a shared L2 table is
+	// read to be copied.
 	BlkdebugEventL2AllocCowRead
-	// BlkdebugEventL2AllocWrite is "l2_alloc_write": TBD
+	// BlkdebugEventL2AllocWrite is "l2_alloc_write": the copy is written.
 	BlkdebugEventL2AllocWrite
-	// BlkdebugEventReadAio is "read_aio": TBD
+	// BlkdebugEventReadAio is "read_aio": data is read.
 	BlkdebugEventReadAio
-	// BlkdebugEventReadBackingAio is "read_backing_aio": TBD
+	// BlkdebugEventReadBackingAio is "read_backing_aio": data is read from the
+	// backing file.
 	BlkdebugEventReadBackingAio
-	// BlkdebugEventReadCompressed is "read_compressed": TBD
+	// BlkdebugEventReadCompressed is "read_compressed": a compressed cluster
+	// is read.
 	BlkdebugEventReadCompressed
-	// BlkdebugEventWriteAio is "write_aio": TBD
+	// BlkdebugEventWriteAio is "write_aio": data is written.
 	BlkdebugEventWriteAio
-	// BlkdebugEventWriteCompressed is "write_compressed": TBD
+	// BlkdebugEventWriteCompressed is "write_compressed": a compressed cluster
+	// is written.
 	BlkdebugEventWriteCompressed
-	// BlkdebugEventVmstateLoad is "vmstate_load": TBD
+	// BlkdebugEventVmstateLoad is "vmstate_load": the machine's state is read.
 	BlkdebugEventVmstateLoad
-	// BlkdebugEventVmstateSave is "vmstate_save": TBD
+	// BlkdebugEventVmstateSave is "vmstate_save": the machine's state is
+	// written.
 	BlkdebugEventVmstateSave
-	// BlkdebugEventCowRead is "cow_read": TBD
+	// BlkdebugEventCowRead is "cow_read": the rest of a cluster is read to be
+	// copied.
 	BlkdebugEventCowRead
-	// BlkdebugEventCowWrite is "cow_write": TBD
+	// BlkdebugEventCowWrite is "cow_write": the rest of a cluster is written.
 	BlkdebugEventCowWrite
-	// BlkdebugEventReftableLoad is "reftable_load": TBD
+	// BlkdebugEventReftableLoad is "reftable_load": the refcount table is
+	// read.
 	BlkdebugEventReftableLoad
-	// BlkdebugEventReftableGrow is "reftable_grow": TBD
+	// BlkdebugEventReftableGrow is "reftable_grow": the refcount table grows.
 	BlkdebugEventReftableGrow
-	// BlkdebugEventReftableUpdate is "reftable_update": TBD
+	// BlkdebugEventReftableUpdate is "reftable_update": the refcount table is
+	// written.
 	BlkdebugEventReftableUpdate
-	// BlkdebugEventRefblockLoad is "refblock_load": TBD
+	// BlkdebugEventRefblockLoad is "refblock_load": a refcount block is read.
 	BlkdebugEventRefblockLoad
-	// BlkdebugEventRefblockUpdate is "refblock_update": TBD
+	// BlkdebugEventRefblockUpdate is "refblock_update": a refcount block is
+	// written.
 	BlkdebugEventRefblockUpdate
-	// BlkdebugEventRefblockUpdatePart is "refblock_update_part": TBD
+	// BlkdebugEventRefblockUpdatePart is "refblock_update_part": a part of a
+	// refcount block is written.
 	BlkdebugEventRefblockUpdatePart
-	// BlkdebugEventRefblockAlloc is "refblock_alloc": TBD
+	// BlkdebugEventRefblockAlloc is "refblock_alloc": a refcount block is
+	// allocated.
 	BlkdebugEventRefblockAlloc
-	// BlkdebugEventRefblockAllocHookup is "refblock_alloc_hookup": TBD
+	// BlkdebugEventRefblockAllocHookup is "refblock_alloc_hookup": a new
+	// refcount block is entered in the table.
 	BlkdebugEventRefblockAllocHookup
-	// BlkdebugEventRefblockAllocWrite is "refblock_alloc_write": TBD
+	// BlkdebugEventRefblockAllocWrite is "refblock_alloc_write": a new
+	// refcount block is written.
 	BlkdebugEventRefblockAllocWrite
 	// BlkdebugEventRefblockAllocWriteBlocks is "refblock_alloc_write_blocks":
-	// TBD
+	// the blocks of a new refcount table are written.
 	BlkdebugEventRefblockAllocWriteBlocks
-	// BlkdebugEventRefblockAllocWriteTable is "refblock_alloc_write_table":
-	// TBD
+	// BlkdebugEventRefblockAllocWriteTable is "refblock_alloc_write_table": a
+	// new refcount table is written.
 	BlkdebugEventRefblockAllocWriteTable
 	// BlkdebugEventRefblockAllocSwitchTable is "refblock_alloc_switch_table":
-	// TBD
+	// the header is made to point to it.
 	BlkdebugEventRefblockAllocSwitchTable
-	// BlkdebugEventClusterAlloc is "cluster_alloc": TBD
+	// BlkdebugEventClusterAlloc is "cluster_alloc": a cluster is allocated.
 	BlkdebugEventClusterAlloc
-	// BlkdebugEventClusterAllocBytes is "cluster_alloc_bytes": TBD
+	// BlkdebugEventClusterAllocBytes is "cluster_alloc_bytes": less than a
+	// cluster is allocated.
 	BlkdebugEventClusterAllocBytes
-	// BlkdebugEventClusterFree is "cluster_free": TBD
+	// BlkdebugEventClusterFree is "cluster_free": a cluster is freed.
 	BlkdebugEventClusterFree
-	// BlkdebugEventFlushToOs is "flush_to_os": TBD
+	// BlkdebugEventFlushToOs is "flush_to_os": caches are written to the
+	// operating system.
 	BlkdebugEventFlushToOs
-	// BlkdebugEventFlushToDisk is "flush_to_disk": TBD
+	// BlkdebugEventFlushToDisk is "flush_to_disk": the operating system is
+	// asked to write to the disk.
 	BlkdebugEventFlushToDisk
-	// BlkdebugEventPwritevRmwHead is "pwritev_rmw_head": TBD
+	// BlkdebugEventPwritevRmwHead is "pwritev_rmw_head": the block around an
+	// unaligned start is read.
 	BlkdebugEventPwritevRmwHead
-	// BlkdebugEventPwritevRmwAfterHead is "pwritev_rmw_after_head": TBD
+	// BlkdebugEventPwritevRmwAfterHead is "pwritev_rmw_after_head": that is
+	// done.
 	BlkdebugEventPwritevRmwAfterHead
-	// BlkdebugEventPwritevRmwTail is "pwritev_rmw_tail": TBD
+	// BlkdebugEventPwritevRmwTail is "pwritev_rmw_tail": the block around an
+	// unaligned end is read.
 	BlkdebugEventPwritevRmwTail
-	// BlkdebugEventPwritevRmwAfterTail is "pwritev_rmw_after_tail": TBD
+	// BlkdebugEventPwritevRmwAfterTail is "pwritev_rmw_after_tail": that is
+	// done.
 	BlkdebugEventPwritevRmwAfterTail
-	// BlkdebugEventPwritev is "pwritev": TBD
+	// BlkdebugEventPwritev is "pwritev": a write begins.
 	BlkdebugEventPwritev
-	// BlkdebugEventPwritevZero is "pwritev_zero": TBD
+	// BlkdebugEventPwritevZero is "pwritev_zero": a write of zeroes begins.
 	BlkdebugEventPwritevZero
-	// BlkdebugEventPwritevDone is "pwritev_done": TBD
+	// BlkdebugEventPwritevDone is "pwritev_done": a write is done.
 	BlkdebugEventPwritevDone
-	// BlkdebugEventEmptyImagePrepare is "empty_image_prepare": TBD
+	// BlkdebugEventEmptyImagePrepare is "empty_image_prepare": an image is
+	// about to be emptied.
 	BlkdebugEventEmptyImagePrepare
-	// BlkdebugEventL1ShrinkWriteTable is "l1_shrink_write_table": TBD (since
-	// 2.11)
+	// BlkdebugEventL1ShrinkWriteTable is "l1_shrink_write_table": the end of
+	// the L1 table is zeroed to make it shorter (since 2.11).
 	BlkdebugEventL1ShrinkWriteTable
-	// BlkdebugEventL1ShrinkFreeL2Clusters is "l1_shrink_free_l2_clusters": TBD
-	// (since 2.11)
+	// BlkdebugEventL1ShrinkFreeL2Clusters is "l1_shrink_free_l2_clusters": the
+	// L2 tables behind its new end are freed (since 2.11).
 	BlkdebugEventL1ShrinkFreeL2Clusters
-	// BlkdebugEventCorWrite is "cor_write": TBD (since 2.11)
+	// BlkdebugEventCorWrite is "cor_write": what was read from a backing file
+	// is written (since 2.11).
 	BlkdebugEventCorWrite
-	// BlkdebugEventClusterAllocSpace is "cluster_alloc_space": TBD (since 4.1)
+	// BlkdebugEventClusterAllocSpace is "cluster_alloc_space": the file grows
+	// for a new cluster (since 4.1).
 	BlkdebugEventClusterAllocSpace
-	// BlkdebugEventNone is "none": TBD (since 4.1)
+	// BlkdebugEventNone is "none": the blkdebug node is created (since 4.1).
 	BlkdebugEventNone
 )
 
@@ -1294,24 +1372,25 @@ func (v BlkdebugEvent) String() string { return blkdebugEventValues.name(uint8(v
 
 func (v BlkdebugEvent) table() *enumTable { return &blkdebugEventValues }
 
-// BlkdebugIOType: TBD
+// BlkdebugIOType: requests in which blkdebug can inject errors.
 //
 // Since QEMU 4.1.
 type BlkdebugIOType uint8
 
 // The values of [BlkdebugIOType].
 const (
-	// BlkdebugIOTypeRead is "read": TBD
+	// BlkdebugIOTypeRead is "read": reads.
 	BlkdebugIOTypeRead BlkdebugIOType = iota
-	// BlkdebugIOTypeWrite is "write": TBD
+	// BlkdebugIOTypeWrite is "write": writes.
 	BlkdebugIOTypeWrite
-	// BlkdebugIOTypeWriteZeroes is "write-zeroes": TBD
+	// BlkdebugIOTypeWriteZeroes is "write-zeroes": writes of zeroes.
 	BlkdebugIOTypeWriteZeroes
-	// BlkdebugIOTypeDiscard is "discard": TBD
+	// BlkdebugIOTypeDiscard is "discard": discards.
 	BlkdebugIOTypeDiscard
-	// BlkdebugIOTypeFlush is "flush": TBD
+	// BlkdebugIOTypeFlush is "flush": flushes.
 	BlkdebugIOTypeFlush
-	// BlkdebugIOTypeBlockStatus is "block-status": TBD
+	// BlkdebugIOTypeBlockStatus is "block-status": questions for what is
+	// allocated.
 	BlkdebugIOTypeBlockStatus
 )
 
@@ -1331,16 +1410,16 @@ func (v BlkdebugIOType) String() string { return blkdebugIOTypeValues.name(uint8
 
 func (v BlkdebugIOType) table() *enumTable { return &blkdebugIOTypeValues }
 
-// QuorumReadPattern: TBD
+// QuorumReadPattern: how quorum reads.
 //
 // Since QEMU 2.9.
 type QuorumReadPattern uint8
 
 // The values of [QuorumReadPattern].
 const (
-	// QuorumReadPatternQuorum is "quorum": TBD
+	// QuorumReadPatternQuorum is "quorum": all children are read and vote.
 	QuorumReadPatternQuorum QuorumReadPattern = iota
-	// QuorumReadPatternFifo is "fifo": TBD
+	// QuorumReadPatternFifo is "fifo": the first child that can is read.
 	QuorumReadPatternFifo
 )
 
@@ -1356,16 +1435,16 @@ func (v QuorumReadPattern) String() string { return quorumReadPatternValues.name
 
 func (v QuorumReadPattern) table() *enumTable { return &quorumReadPatternValues }
 
-// IscsiTransport: TBD
+// IscsiTransport: what iSCSI runs over.
 //
 // Since QEMU 2.9.
 type IscsiTransport uint8
 
 // The values of [IscsiTransport].
 const (
-	// IscsiTransportTcp is "tcp": TBD
+	// IscsiTransportTcp is "tcp": TCP.
 	IscsiTransportTcp IscsiTransport = iota
-	// IscsiTransportIser is "iser": TBD
+	// IscsiTransportIser is "iser": RDMA.
 	IscsiTransportIser
 )
 
@@ -1381,20 +1460,22 @@ func (v IscsiTransport) String() string { return iscsiTransportValues.name(uint8
 
 func (v IscsiTransport) table() *enumTable { return &iscsiTransportValues }
 
-// IscsiHeaderDigest: TBD
+// IscsiHeaderDigest: checksums of iSCSI headers.
 //
 // Since QEMU 2.9.
 type IscsiHeaderDigest uint8
 
 // The values of [IscsiHeaderDigest].
 const (
-	// IscsiHeaderDigestCrc32c is "crc32c": TBD
+	// IscsiHeaderDigestCrc32c is "crc32c": CRC-32C.
 	IscsiHeaderDigestCrc32c IscsiHeaderDigest = iota
-	// IscsiHeaderDigestNone is "none": TBD
+	// IscsiHeaderDigestNone is "none": none.
 	IscsiHeaderDigestNone
-	// IscsiHeaderDigestCrc32cNone is "crc32c-none": TBD
+	// IscsiHeaderDigestCrc32cNone is "crc32c-none": CRC-32C if the target
+	// agrees.
 	IscsiHeaderDigestCrc32cNone
-	// IscsiHeaderDigestNoneCrc32c is "none-crc32c": TBD
+	// IscsiHeaderDigestNoneCrc32c is "none-crc32c": none if the target agrees,
+	// else CRC-32C.
 	IscsiHeaderDigestNoneCrc32c
 )
 
@@ -1412,16 +1493,16 @@ func (v IscsiHeaderDigest) String() string { return iscsiHeaderDigestValues.name
 
 func (v IscsiHeaderDigest) table() *enumTable { return &iscsiHeaderDigestValues }
 
-// RbdAuthMode: TBD
+// RbdAuthMode: how Ceph knows who is there.
 //
 // Since QEMU 3.0.
 type RbdAuthMode uint8
 
 // The values of [RbdAuthMode].
 const (
-	// RbdAuthModeCephx is "cephx": TBD
+	// RbdAuthModeCephx is "cephx": by Ceph's own protocol.
 	RbdAuthModeCephx RbdAuthMode = iota
-	// RbdAuthModeNone is "none": TBD
+	// RbdAuthModeNone is "none": not at all.
 	RbdAuthModeNone
 )
 
@@ -1437,18 +1518,18 @@ func (v RbdAuthMode) String() string { return rbdAuthModeValues.name(uint8(v)) }
 
 func (v RbdAuthMode) table() *enumTable { return &rbdAuthModeValues }
 
-// RbdImageEncryptionFormat: TBD
+// RbdImageEncryptionFormat: how Ceph encrypts an image.
 //
 // Since QEMU 6.1.
 type RbdImageEncryptionFormat uint8
 
 // The values of [RbdImageEncryptionFormat].
 const (
-	// RbdImageEncryptionFormatLuks is "luks": TBD
+	// RbdImageEncryptionFormatLuks is "luks": LUKS, version 1.
 	RbdImageEncryptionFormatLuks RbdImageEncryptionFormat = iota
-	// RbdImageEncryptionFormatLuks2 is "luks2": TBD
+	// RbdImageEncryptionFormatLuks2 is "luks2": LUKS, version 2.
 	RbdImageEncryptionFormatLuks2
-	// RbdImageEncryptionFormatLuksAny is "luks-any": TBD (since 8.0)
+	// RbdImageEncryptionFormatLuksAny is "luks-any": either (since 8.0).
 	RbdImageEncryptionFormatLuksAny
 )
 
@@ -1468,16 +1549,16 @@ func (v RbdImageEncryptionFormat) String() string {
 
 func (v RbdImageEncryptionFormat) table() *enumTable { return &rbdImageEncryptionFormatValues }
 
-// ReplicationMode: TBD
+// ReplicationMode: the sides of COLO.
 //
 // Since QEMU 2.9.
 type ReplicationMode uint8
 
 // The values of [ReplicationMode].
 const (
-	// ReplicationModePrimary is "primary": TBD
+	// ReplicationModePrimary is "primary": where the guest runs.
 	ReplicationModePrimary ReplicationMode = iota
-	// ReplicationModeSecondary is "secondary": TBD
+	// ReplicationModeSecondary is "secondary": where it is copied to.
 	ReplicationModeSecondary
 )
 
@@ -1493,14 +1574,14 @@ func (v ReplicationMode) String() string { return replicationModeValues.name(uin
 
 func (v ReplicationMode) table() *enumTable { return &replicationModeValues }
 
-// NFSTransport: TBD
+// NFSTransport: what NFS runs over.
 //
 // Since QEMU 2.9.
 type NFSTransport uint8
 
 // The values of [NFSTransport].
 const (
-	// NFSTransportInet is "inet": TBD
+	// NFSTransportInet is "inet": TCP.
 	NFSTransportInet NFSTransport = iota
 )
 
@@ -1515,16 +1596,18 @@ func (v NFSTransport) String() string { return nFSTransportValues.name(uint8(v))
 
 func (v NFSTransport) table() *enumTable { return &nFSTransportValues }
 
-// OnCbwError: TBD
+// OnCbwError: what to do when old data cannot be saved.
 //
 // Since QEMU 7.1.
 type OnCbwError uint8
 
 // The values of [OnCbwError].
 const (
-	// OnCbwErrorBreakGuestWrite is "break-guest-write": TBD
+	// OnCbwErrorBreakGuestWrite is "break-guest-write": the guest's write
+	// fails.
 	OnCbwErrorBreakGuestWrite OnCbwError = iota
-	// OnCbwErrorBreakSnapshot is "break-snapshot": TBD
+	// OnCbwErrorBreakSnapshot is "break-snapshot": the write goes on, and the
+	// old view is lost.
 	OnCbwErrorBreakSnapshot
 )
 
@@ -1540,16 +1623,16 @@ func (v OnCbwError) String() string { return onCbwErrorValues.name(uint8(v)) }
 
 func (v OnCbwError) table() *enumTable { return &onCbwErrorValues }
 
-// Qcow2CompressionType: TBD
+// Qcow2CompressionType: how clusters of a qcow2 image can be compressed.
 //
 // Since QEMU 5.1.
 type Qcow2CompressionType uint8
 
 // The values of [Qcow2CompressionType].
 const (
-	// Qcow2CompressionTypeZlib is "zlib": TBD
+	// Qcow2CompressionTypeZlib is "zlib": with deflate.
 	Qcow2CompressionTypeZlib Qcow2CompressionType = iota
-	// Qcow2CompressionTypeZstd is "zstd": TBD
+	// Qcow2CompressionTypeZstd is "zstd": with zstd.
 	Qcow2CompressionTypeZstd
 )
 
@@ -1565,18 +1648,18 @@ func (v Qcow2CompressionType) String() string { return qcow2CompressionTypeValue
 
 func (v Qcow2CompressionType) table() *enumTable { return &qcow2CompressionTypeValues }
 
-// BlockErrorAction: TBD
+// BlockErrorAction: what was done about an I/O error.
 //
 // Since QEMU 2.1.
 type BlockErrorAction uint8
 
 // The values of [BlockErrorAction].
 const (
-	// BlockErrorActionIgnore is "ignore": TBD
+	// BlockErrorActionIgnore is "ignore": nothing.
 	BlockErrorActionIgnore BlockErrorAction = iota
-	// BlockErrorActionReport is "report": TBD
+	// BlockErrorActionReport is "report": the device was told.
 	BlockErrorActionReport
-	// BlockErrorActionStop is "stop": TBD
+	// BlockErrorActionStop is "stop": the machine was stopped.
 	BlockErrorActionStop
 )
 
@@ -1593,20 +1676,22 @@ func (v BlockErrorAction) String() string { return blockErrorActionValues.name(u
 
 func (v BlockErrorAction) table() *enumTable { return &blockErrorActionValues }
 
-// BlockExportType: TBD
+// BlockExportType: kinds of exports.
 //
 // Since QEMU 4.2.
 type BlockExportType uint8
 
 // The values of [BlockExportType].
 const (
-	// BlockExportTypeNbd is "nbd": TBD
+	// BlockExportTypeNbd is "nbd": over NBD.
 	BlockExportTypeNbd BlockExportType = iota
-	// BlockExportTypeVhostUserBlk is "vhost-user-blk": TBD (since 5.2)
+	// BlockExportTypeVhostUserBlk is "vhost-user-blk": as a virtio disk for
+	// another process (since 5.2).
 	BlockExportTypeVhostUserBlk
-	// BlockExportTypeFuse is "fuse": TBD (since 6.0)
+	// BlockExportTypeFuse is "fuse": as a file (since 6.0).
 	BlockExportTypeFuse
-	// BlockExportTypeVduseBlk is "vduse-blk": TBD (since 7.1)
+	// BlockExportTypeVduseBlk is "vduse-blk": as a virtio disk for the kernel
+	// (since 7.1).
 	BlockExportTypeVduseBlk
 )
 
@@ -1624,16 +1709,16 @@ func (v BlockExportType) String() string { return blockExportTypeValues.name(uin
 
 func (v BlockExportType) table() *enumTable { return &blockExportTypeValues }
 
-// DataFormat: TBD
+// DataFormat: how bytes are written in a string.
 //
 // Since QEMU 1.4.
 type DataFormat uint8
 
 // The values of [DataFormat].
 const (
-	// DataFormatUtf8 is "utf8": TBD
+	// DataFormatUtf8 is "utf8": as they are.
 	DataFormatUtf8 DataFormat = iota
-	// DataFormatBase64 is "base64": TBD
+	// DataFormatBase64 is "base64": in base64.
 	DataFormatBase64
 )
 
@@ -1649,56 +1734,63 @@ func (v DataFormat) String() string { return dataFormatValues.name(uint8(v)) }
 
 func (v DataFormat) table() *enumTable { return &dataFormatValues }
 
-// ChardevBackendKind: TBD
+// ChardevBackendKind: kinds of character devices.
 //
 // Since QEMU 1.4.
 type ChardevBackendKind uint8
 
 // The values of [ChardevBackendKind].
 const (
-	// ChardevBackendKindFile is "file": TBD
+	// ChardevBackendKindFile is "file": a file.
 	ChardevBackendKindFile ChardevBackendKind = iota
-	// ChardevBackendKindSerial is "serial": TBD
+	// ChardevBackendKindSerial is "serial": a serial port of the host.
 	ChardevBackendKindSerial
-	// ChardevBackendKindParallel is "parallel": TBD
+	// ChardevBackendKindParallel is "parallel": a parallel port of the host.
 	ChardevBackendKindParallel
-	// ChardevBackendKindPipe is "pipe": TBD (since 1.5)
+	// ChardevBackendKindPipe is "pipe": a pair of named pipes (since 1.5).
 	ChardevBackendKindPipe
-	// ChardevBackendKindSocket is "socket": TBD
+	// ChardevBackendKindSocket is "socket": a stream socket.
 	ChardevBackendKindSocket
-	// ChardevBackendKindUdp is "udp": TBD (since 1.5)
+	// ChardevBackendKindUdp is "udp": datagrams (since 1.5).
 	ChardevBackendKindUdp
-	// ChardevBackendKindPty is "pty": TBD
+	// ChardevBackendKindPty is "pty": a pseudo terminal.
 	ChardevBackendKindPty
-	// ChardevBackendKindNull is "null": TBD
+	// ChardevBackendKindNull is "null": nothing: output vanishes, input never
+	// comes.
 	ChardevBackendKindNull
-	// ChardevBackendKindMux is "mux": TBD (since 1.5)
+	// ChardevBackendKindMux is "mux": a device that several users share (since
+	// 1.5).
 	ChardevBackendKindMux
-	// ChardevBackendKindHub is "hub": TBD (since 10.0)
+	// ChardevBackendKindHub is "hub": several devices in one (since 10.0).
 	ChardevBackendKindHub
-	// ChardevBackendKindMsmouse is "msmouse": TBD (since 1.5)
+	// ChardevBackendKindMsmouse is "msmouse": a serial mouse (since 1.5).
 	ChardevBackendKindMsmouse
-	// ChardevBackendKindWctablet is "wctablet": TBD (since 2.9)
+	// ChardevBackendKindWctablet is "wctablet": a serial tablet (since 2.9).
 	ChardevBackendKindWctablet
-	// ChardevBackendKindBraille is "braille": TBD (since 1.5)
+	// ChardevBackendKindBraille is "braille": a braille display (since 1.5).
 	ChardevBackendKindBraille
-	// ChardevBackendKindTestdev is "testdev": TBD (since 2.2)
+	// ChardevBackendKindTestdev is "testdev": for tests of the emulator (since
+	// 2.2).
 	ChardevBackendKindTestdev
-	// ChardevBackendKindStdio is "stdio": TBD (since 1.5)
+	// ChardevBackendKindStdio is "stdio": the program's input and output
+	// (since 1.5).
 	ChardevBackendKindStdio
-	// ChardevBackendKindSpicevmc is "spicevmc": TBD (since 1.5)
+	// ChardevBackendKindSpicevmc is "spicevmc": a channel of SPICE (since
+	// 1.5).
 	ChardevBackendKindSpicevmc
-	// ChardevBackendKindSpiceport is "spiceport": TBD (since 1.5)
+	// ChardevBackendKindSpiceport is "spiceport": a port of SPICE (since 1.5).
 	ChardevBackendKindSpiceport
-	// ChardevBackendKindQemuVdagent is "qemu-vdagent": TBD (since 6.1)
+	// ChardevBackendKindQemuVdagent is "qemu-vdagent": the agent that shares
+	// mouse and clipboard (since 6.1).
 	ChardevBackendKindQemuVdagent
-	// ChardevBackendKindDbus is "dbus": TBD (since 7.0)
+	// ChardevBackendKindDbus is "dbus": a channel on D-Bus (since 7.0).
 	ChardevBackendKindDbus
-	// ChardevBackendKindVc is "vc": TBD (since 1.5)
+	// ChardevBackendKindVc is "vc": a virtual console (since 1.5).
 	ChardevBackendKindVc
-	// ChardevBackendKindRingbuf is "ringbuf": TBD (since 1.6)
+	// ChardevBackendKindRingbuf is "ringbuf": a ring buffer (since 1.6).
 	ChardevBackendKindRingbuf
-	// ChardevBackendKindMemory is "memory": TBD (since 1.5)
+	// ChardevBackendKindMemory is "memory": another name for ringbuf (since
+	// 1.5).
 	ChardevBackendKindMemory
 )
 
@@ -1735,16 +1827,16 @@ func (v ChardevBackendKind) String() string { return chardevBackendKindValues.na
 
 func (v ChardevBackendKind) table() *enumTable { return &chardevBackendKindValues }
 
-// QAuthZListPolicy: TBD
+// QAuthZListPolicy: a verdict.
 //
 // Since QEMU 4.0.
 type QAuthZListPolicy uint8
 
 // The values of [QAuthZListPolicy].
 const (
-	// QAuthZListPolicyDeny is "deny": TBD
+	// QAuthZListPolicyDeny is "deny": no.
 	QAuthZListPolicyDeny QAuthZListPolicy = iota
-	// QAuthZListPolicyAllow is "allow": TBD
+	// QAuthZListPolicyAllow is "allow": yes.
 	QAuthZListPolicyAllow
 )
 
@@ -1760,16 +1852,16 @@ func (v QAuthZListPolicy) String() string { return qAuthZListPolicyValues.name(u
 
 func (v QAuthZListPolicy) table() *enumTable { return &qAuthZListPolicyValues }
 
-// QAuthZListFormat: TBD
+// QAuthZListFormat: how names are compared.
 //
 // Since QEMU 4.0.
 type QAuthZListFormat uint8
 
 // The values of [QAuthZListFormat].
 const (
-	// QAuthZListFormatExact is "exact": TBD
+	// QAuthZListFormatExact is "exact": they must be equal.
 	QAuthZListFormatExact QAuthZListFormat = iota
-	// QAuthZListFormatGlob is "glob": TBD
+	// QAuthZListFormatGlob is "glob": ? and * stand for any characters.
 	QAuthZListFormatGlob
 )
 
@@ -1785,14 +1877,14 @@ func (v QAuthZListFormat) String() string { return qAuthZListFormatValues.name(u
 
 func (v QAuthZListFormat) table() *enumTable { return &qAuthZListFormatValues }
 
-// QMPCapability: TBD
+// QMPCapability: what a monitor can do beyond the ordinary.
 //
 // Since QEMU 2.12.
 type QMPCapability uint8
 
 // The values of [QMPCapability].
 const (
-	// QMPCapabilityOob is "oob": TBD
+	// QMPCapabilityOob is "oob": commands can overtake others.
 	QMPCapabilityOob QMPCapability = iota
 )
 
@@ -1807,16 +1899,16 @@ func (v QMPCapability) String() string { return qMPCapabilityValues.name(uint8(v
 
 func (v QMPCapability) table() *enumTable { return &qMPCapabilityValues }
 
-// MonitorMode: TBD
+// MonitorMode: kinds of monitors.
 //
 // Since QEMU 5.0.
 type MonitorMode uint8
 
 // The values of [MonitorMode].
 const (
-	// MonitorModeReadline is "readline": TBD
+	// MonitorModeReadline is "readline": for people.
 	MonitorModeReadline MonitorMode = iota
-	// MonitorModeControl is "control": TBD
+	// MonitorModeControl is "control": QMP.
 	MonitorModeControl
 )
 
@@ -1832,26 +1924,26 @@ func (v MonitorMode) String() string { return monitorModeValues.name(uint8(v)) }
 
 func (v MonitorMode) table() *enumTable { return &monitorModeValues }
 
-// SchemaMetaType: TBD
+// SchemaMetaType: what an entry describes.
 //
 // Since QEMU 2.5.
 type SchemaMetaType uint8
 
 // The values of [SchemaMetaType].
 const (
-	// SchemaMetaTypeBuiltin is "builtin": TBD
+	// SchemaMetaTypeBuiltin is "builtin": a predefined type.
 	SchemaMetaTypeBuiltin SchemaMetaType = iota
-	// SchemaMetaTypeEnum is "enum": TBD
+	// SchemaMetaTypeEnum is "enum": an enumeration.
 	SchemaMetaTypeEnum
-	// SchemaMetaTypeArray is "array": TBD
+	// SchemaMetaTypeArray is "array": a list.
 	SchemaMetaTypeArray
-	// SchemaMetaTypeObject is "object": TBD
+	// SchemaMetaTypeObject is "object": a struct or union.
 	SchemaMetaTypeObject
-	// SchemaMetaTypeAlternate is "alternate": TBD
+	// SchemaMetaTypeAlternate is "alternate": a choice by JSON type.
 	SchemaMetaTypeAlternate
-	// SchemaMetaTypeCommand is "command": TBD
+	// SchemaMetaTypeCommand is "command": a command.
 	SchemaMetaTypeCommand
-	// SchemaMetaTypeEvent is "event": TBD
+	// SchemaMetaTypeEvent is "event": an event.
 	SchemaMetaTypeEvent
 )
 
@@ -1872,28 +1964,28 @@ func (v SchemaMetaType) String() string { return schemaMetaTypeValues.name(uint8
 
 func (v SchemaMetaType) table() *enumTable { return &schemaMetaTypeValues }
 
-// JSONType: TBD
+// JSONType: types of JSON, and some between.
 //
 // Since QEMU 2.5.
 type JSONType uint8
 
 // The values of [JSONType].
 const (
-	// JSONTypeString is "string": TBD
+	// JSONTypeString is "string": a string.
 	JSONTypeString JSONType = iota
-	// JSONTypeNumber is "number": TBD
+	// JSONTypeNumber is "number": a number.
 	JSONTypeNumber
-	// JSONTypeInt is "int": TBD
+	// JSONTypeInt is "int": a number without fraction.
 	JSONTypeInt
-	// JSONTypeBoolean is "boolean": TBD
+	// JSONTypeBoolean is "boolean": true or false.
 	JSONTypeBoolean
-	// JSONTypeNull is "null": TBD
+	// JSONTypeNull is "null": null.
 	JSONTypeNull
-	// JSONTypeObject is "object": TBD
+	// JSONTypeObject is "object": an object.
 	JSONTypeObject
-	// JSONTypeArray is "array": TBD
+	// JSONTypeArray is "array": an array.
 	JSONTypeArray
-	// JSONTypeValue is "value": TBD
+	// JSONTypeValue is "value": anything.
 	JSONTypeValue
 )
 
@@ -1915,16 +2007,16 @@ func (v JSONType) String() string { return jSONTypeValues.name(uint8(v)) }
 
 func (v JSONType) table() *enumTable { return &jSONTypeValues }
 
-// NetfilterInsert: TBD
+// NetfilterInsert: where a filter goes.
 //
 // Since QEMU 5.0.
 type NetfilterInsert uint8
 
 // The values of [NetfilterInsert].
 const (
-	// NetfilterInsertBefore is "before": TBD
+	// NetfilterInsertBefore is "before": before another.
 	NetfilterInsertBefore NetfilterInsert = iota
-	// NetfilterInsertBehind is "behind": TBD
+	// NetfilterInsertBehind is "behind": behind another.
 	NetfilterInsertBehind
 )
 
@@ -1940,110 +2032,131 @@ func (v NetfilterInsert) String() string { return netfilterInsertValues.name(uin
 
 func (v NetfilterInsert) table() *enumTable { return &netfilterInsertValues }
 
-// ObjectType: TBD
+// ObjectType: types of objects that a user can make.
 //
 // Since QEMU 6.0.
 type ObjectType uint8
 
 // The values of [ObjectType].
 const (
-	// ObjectTypeAcpiGenericInitiator is "acpi-generic-initiator": TBD
+	// ObjectTypeAcpiGenericInitiator is "acpi-generic-initiator": a device's
+	// place near memory (since 9.0).
 	ObjectTypeAcpiGenericInitiator ObjectType = iota
-	// ObjectTypeAcpiGenericPort is "acpi-generic-port": TBD
+	// ObjectTypeAcpiGenericPort is "acpi-generic-port": a host bridge's place
+	// near memory (since 9.2).
 	ObjectTypeAcpiGenericPort
-	// ObjectTypeAuthzList is "authz-list": TBD
+	// ObjectTypeAuthzList is "authz-list": authorization by a list.
 	ObjectTypeAuthzList
-	// ObjectTypeAuthzListfile is "authz-listfile": TBD
+	// ObjectTypeAuthzListfile is "authz-listfile": authorization by a list in
+	// a file.
 	ObjectTypeAuthzListfile
-	// ObjectTypeAuthzPam is "authz-pam": TBD
+	// ObjectTypeAuthzPam is "authz-pam": authorization by PAM.
 	ObjectTypeAuthzPam
-	// ObjectTypeAuthzSimple is "authz-simple": TBD
+	// ObjectTypeAuthzSimple is "authz-simple": authorization of one name.
 	ObjectTypeAuthzSimple
-	// ObjectTypeCanBus is "can-bus": TBD
+	// ObjectTypeCanBus is "can-bus": a CAN bus.
 	ObjectTypeCanBus
-	// ObjectTypeCanHostSocketcan is "can-host-socketcan": TBD
+	// ObjectTypeCanHostSocketcan is "can-host-socketcan": a CAN bus of the
+	// host.
 	ObjectTypeCanHostSocketcan
-	// ObjectTypeColoCompare is "colo-compare": TBD
+	// ObjectTypeColoCompare is "colo-compare": compares packets for COLO.
 	ObjectTypeColoCompare
-	// ObjectTypeCryptodevBackend is "cryptodev-backend": TBD
+	// ObjectTypeCryptodevBackend is "cryptodev-backend": a crypto backend.
 	ObjectTypeCryptodevBackend
-	// ObjectTypeCryptodevBackendBuiltin is "cryptodev-backend-builtin": TBD
+	// ObjectTypeCryptodevBackendBuiltin is "cryptodev-backend-builtin": a
+	// crypto backend of the program itself.
 	ObjectTypeCryptodevBackendBuiltin
-	// ObjectTypeCryptodevBackendLkcf is "cryptodev-backend-lkcf": TBD
+	// ObjectTypeCryptodevBackendLkcf is "cryptodev-backend-lkcf": a crypto
+	// backend of the kernel.
 	ObjectTypeCryptodevBackendLkcf
-	// ObjectTypeCryptodevVhostUser is "cryptodev-vhost-user": TBD
+	// ObjectTypeCryptodevVhostUser is "cryptodev-vhost-user": a crypto backend
+	// in another process.
 	ObjectTypeCryptodevVhostUser
-	// ObjectTypeDbusVmstate is "dbus-vmstate": TBD
+	// ObjectTypeDbusVmstate is "dbus-vmstate": migrates the state of helpers.
 	ObjectTypeDbusVmstate
-	// ObjectTypeFilterBuffer is "filter-buffer": TBD
+	// ObjectTypeFilterBuffer is "filter-buffer": delays packets.
 	ObjectTypeFilterBuffer
-	// ObjectTypeFilterDump is "filter-dump": TBD
+	// ObjectTypeFilterDump is "filter-dump": writes packets to a file.
 	ObjectTypeFilterDump
-	// ObjectTypeFilterMirror is "filter-mirror": TBD
+	// ObjectTypeFilterMirror is "filter-mirror": copies packets.
 	ObjectTypeFilterMirror
-	// ObjectTypeFilterRedirector is "filter-redirector": TBD
+	// ObjectTypeFilterRedirector is "filter-redirector": leads packets
+	// elsewhere.
 	ObjectTypeFilterRedirector
-	// ObjectTypeFilterReplay is "filter-replay": TBD
+	// ObjectTypeFilterReplay is "filter-replay": records packets for replay.
 	ObjectTypeFilterReplay
-	// ObjectTypeFilterRewriter is "filter-rewriter": TBD
+	// ObjectTypeFilterRewriter is "filter-rewriter": adapts packets for COLO.
 	ObjectTypeFilterRewriter
-	// ObjectTypeInputBarrier is "input-barrier": TBD
+	// ObjectTypeInputBarrier is "input-barrier": a client of Barrier.
 	ObjectTypeInputBarrier
-	// ObjectTypeInputLinux is "input-linux": TBD
+	// ObjectTypeInputLinux is "input-linux": an input device of the host.
 	ObjectTypeInputLinux
-	// ObjectTypeIommufd is "iommufd": TBD
+	// ObjectTypeIommufd is "iommufd": an IOMMU file (since 9.0).
 	ObjectTypeIommufd
-	// ObjectTypeIothread is "iothread": TBD
+	// ObjectTypeIothread is "iothread": an I/O thread.
 	ObjectTypeIothread
-	// ObjectTypeMainLoop is "main-loop": TBD
+	// ObjectTypeMainLoop is "main-loop": the main loop.
 	ObjectTypeMainLoop
-	// ObjectTypeMemoryBackendEpc is "memory-backend-epc": TBD
+	// ObjectTypeMemoryBackendEpc is "memory-backend-epc": memory of an SGX
+	// enclave.
 	ObjectTypeMemoryBackendEpc
-	// ObjectTypeMemoryBackendFile is "memory-backend-file": TBD
+	// ObjectTypeMemoryBackendFile is "memory-backend-file": memory that is a
+	// file.
 	ObjectTypeMemoryBackendFile
-	// ObjectTypeMemoryBackendMemfd is "memory-backend-memfd": TBD
+	// ObjectTypeMemoryBackendMemfd is "memory-backend-memfd": memory that is
+	// an anonymous file.
 	ObjectTypeMemoryBackendMemfd
-	// ObjectTypeMemoryBackendRam is "memory-backend-ram": TBD
+	// ObjectTypeMemoryBackendRam is "memory-backend-ram": memory.
 	ObjectTypeMemoryBackendRam
-	// ObjectTypeMemoryBackendShm is "memory-backend-shm": TBD
+	// ObjectTypeMemoryBackendShm is "memory-backend-shm": POSIX shared memory
+	// (since 9.1).
 	ObjectTypeMemoryBackendShm
-	// ObjectTypePefGuest is "pef-guest": TBD
+	// ObjectTypePefGuest is "pef-guest": POWER's protected execution.
 	ObjectTypePefGuest
-	// ObjectTypePrManagerHelper is "pr-manager-helper": TBD
+	// ObjectTypePrManagerHelper is "pr-manager-helper": the helper for
+	// persistent reservations.
 	ObjectTypePrManagerHelper
-	// ObjectTypeQtest is "qtest": TBD
+	// ObjectTypeQtest is "qtest": a qtest server.
 	ObjectTypeQtest
-	// ObjectTypeRngBuiltin is "rng-builtin": TBD
+	// ObjectTypeRngBuiltin is "rng-builtin": random numbers of the program
+	// itself.
 	ObjectTypeRngBuiltin
-	// ObjectTypeRngEgd is "rng-egd": TBD
+	// ObjectTypeRngEgd is "rng-egd": random numbers of a daemon.
 	ObjectTypeRngEgd
-	// ObjectTypeRngRandom is "rng-random": TBD
+	// ObjectTypeRngRandom is "rng-random": random numbers of a file.
 	ObjectTypeRngRandom
-	// ObjectTypeSecret is "secret": TBD
+	// ObjectTypeSecret is "secret": a secret.
 	ObjectTypeSecret
-	// ObjectTypeSecretKeyring is "secret_keyring": TBD
+	// ObjectTypeSecretKeyring is "secret_keyring": a secret that the kernel
+	// keeps.
 	ObjectTypeSecretKeyring
-	// ObjectTypeSevGuest is "sev-guest": TBD
+	// ObjectTypeSevGuest is "sev-guest": AMD SEV.
 	ObjectTypeSevGuest
-	// ObjectTypeSevSnpGuest is "sev-snp-guest": TBD
+	// ObjectTypeSevSnpGuest is "sev-snp-guest": AMD SEV-SNP (since 9.1).
 	ObjectTypeSevSnpGuest
-	// ObjectTypeThreadContext is "thread-context": TBD
+	// ObjectTypeThreadContext is "thread-context": where threads are made.
 	ObjectTypeThreadContext
-	// ObjectTypeS390PvGuest is "s390-pv-guest": TBD
+	// ObjectTypeS390PvGuest is "s390-pv-guest": s390's protected
+	// virtualization.
 	ObjectTypeS390PvGuest
-	// ObjectTypeThrottleGroup is "throttle-group": TBD
+	// ObjectTypeThrottleGroup is "throttle-group": a throttle group.
 	ObjectTypeThrottleGroup
-	// ObjectTypeTlsCredsAnon is "tls-creds-anon": TBD
+	// ObjectTypeTlsCredsAnon is "tls-creds-anon": anonymous TLS credentials.
 	ObjectTypeTlsCredsAnon
-	// ObjectTypeTlsCredsPsk is "tls-creds-psk": TBD
+	// ObjectTypeTlsCredsPsk is "tls-creds-psk": TLS credentials with a shared
+	// key.
 	ObjectTypeTlsCredsPsk
-	// ObjectTypeTlsCredsX509 is "tls-creds-x509": TBD
+	// ObjectTypeTlsCredsX509 is "tls-creds-x509": TLS credentials with
+	// certificates.
 	ObjectTypeTlsCredsX509
-	// ObjectTypeTlsCipherSuites is "tls-cipher-suites": TBD
+	// ObjectTypeTlsCipherSuites is "tls-cipher-suites": the ciphers of TLS,
+	// told to firmware.
 	ObjectTypeTlsCipherSuites
-	// ObjectTypeXRemoteObject is "x-remote-object": TBD
+	// ObjectTypeXRemoteObject is "x-remote-object": a device served to another
+	// process.
 	ObjectTypeXRemoteObject
-	// ObjectTypeXVfioUserServer is "x-vfio-user-server": TBD
+	// ObjectTypeXVfioUserServer is "x-vfio-user-server": a device served by
+	// vfio-user.
 	ObjectTypeXVfioUserServer
 )
 
@@ -2099,6 +2212,7 @@ var objectTypeValues = enumTable{
 		"x-remote-object",
 		"x-vfio-user-server",
 	},
+	since: []Version{0: V9_0, 1: V9_2, 22: V9_0, 29: V9_1, 39: V9_1},
 }
 
 // String returns the value's name in QAPI.

@@ -15,13 +15,14 @@ var eventNames = [...]string{
 	eventDeviceDeleted:       "DEVICE_DELETED",
 }
 
-// ShutdownEvent is the event SHUTDOWN. TBD
+// ShutdownEvent is the event SHUTDOWN. The machine has shut down. The program
+// ends next, unless it was told to stay.
 //
 // Since QEMU 0.12.
 type ShutdownEvent struct {
-	// TBD (since 2.10)
+	// The guest asked for it (since 2.10).
 	Guest bool
-	// TBD (since 4.0)
+	// Who or what caused it (since 4.0).
 	Reason ShutdownCause
 }
 
@@ -35,12 +36,12 @@ func (x *ShutdownEvent) AppendData(dst []byte) []byte { return x.appendData(dst,
 
 func (x *ShutdownEvent) appendData(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = qjson.AppendBool(appendKey(dst, "\"guest\": "), x.Guest)
-	dst = appendEnum(appendKey(dst, "\"reason\": "), x.Reason)
+	dst = qjson.AppendBool(appendKey(dst, `"guest": `), x.Guest)
+	dst = appendEnum(appendKey(dst, `"reason": `), x.Reason)
 	return append(dst, '}')
 }
 
-// StopEvent is the event STOP. TBD
+// StopEvent is the event STOP. The machine was stopped.
 //
 // Since QEMU 0.12.
 type StopEvent struct {
@@ -56,7 +57,7 @@ func (*StopEvent) AppendData(dst []byte) []byte { return dst }
 
 func (*StopEvent) appendData(dst []byte, _ Version) []byte { return dst }
 
-// ResumeEvent is the event RESUME. TBD
+// ResumeEvent is the event RESUME. The machine runs again.
 //
 // Since QEMU 0.12.
 type ResumeEvent struct {
@@ -72,23 +73,23 @@ func (*ResumeEvent) AppendData(dst []byte) []byte { return dst }
 
 func (*ResumeEvent) appendData(dst []byte, _ Version) []byte { return dst }
 
-// BlockIoErrorEvent is the event BLOCK_IO_ERROR. TBD
+// BlockIoErrorEvent is the event BLOCK_IO_ERROR. A request of a device failed.
 //
 // Since QEMU 0.13.
 type BlockIoErrorEvent struct {
-	// TBD (since 9.2)
+	// Path of the device in the object tree (since 9.2).
 	QomPath string
-	// TBD
+	// Name of the backend, which may be empty.
 	Device string
-	// TBD (since 2.8)
+	// Name of its node; absent without a medium (since 2.8).
 	NodeName *string
-	// TBD
+	// What the request was.
 	Operation IoOperationType
-	// TBD
+	// What was done about it.
 	Action BlockErrorAction
-	// TBD (since 2.2)
+	// There was no space left; absent if the device does not tell (since 2.2).
 	Nospace *bool
-	// TBD (since 2.2)
+	// The error in words for people (since 2.2).
 	Reason string
 }
 
@@ -102,31 +103,32 @@ func (x *BlockIoErrorEvent) AppendData(dst []byte) []byte { return x.appendData(
 
 func (x *BlockIoErrorEvent) appendData(dst []byte, version Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"device\": "), x.Device)
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
 	if x.Nospace != nil {
-		dst = qjson.AppendBool(appendKey(dst, "\"nospace\": "), *x.Nospace)
+		dst = qjson.AppendBool(appendKey(dst, `"nospace": `), *x.Nospace)
 	}
 	if x.NodeName != nil {
-		dst = appendString(appendKey(dst, "\"node-name\": "), *x.NodeName)
+		dst = appendString(appendKey(dst, `"node-name": `), *x.NodeName)
 	}
 	if version >= V9_2 {
-		dst = appendString(appendKey(dst, "\"qom-path\": "), x.QomPath)
+		dst = appendString(appendKey(dst, `"qom-path": `), x.QomPath)
 	}
-	dst = appendString(appendKey(dst, "\"reason\": "), x.Reason)
-	dst = appendEnum(appendKey(dst, "\"operation\": "), x.Operation)
-	dst = appendEnum(appendKey(dst, "\"action\": "), x.Action)
+	dst = appendString(appendKey(dst, `"reason": `), x.Reason)
+	dst = appendEnum(appendKey(dst, `"operation": `), x.Operation)
+	dst = appendEnum(appendKey(dst, `"action": `), x.Action)
 	return append(dst, '}')
 }
 
-// BlockWriteThresholdEvent is the event BLOCK_WRITE_THRESHOLD. TBD
+// BlockWriteThresholdEvent is the event BLOCK_WRITE_THRESHOLD. A write reached
+// beyond the threshold of a node, which is gone now.
 //
 // Since QEMU 2.3.
 type BlockWriteThresholdEvent struct {
-	// TBD
+	// The node.
 	NodeName string
-	// TBD
+	// Bytes beyond the threshold.
 	AmountExceeded uint64
-	// TBD
+	// The threshold in bytes.
 	WriteThreshold uint64
 }
 
@@ -140,19 +142,20 @@ func (x *BlockWriteThresholdEvent) AppendData(dst []byte) []byte { return x.appe
 
 func (x *BlockWriteThresholdEvent) appendData(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
-	dst = appendString(appendKey(dst, "\"node-name\": "), x.NodeName)
-	dst = qjson.AppendUint(appendKey(dst, "\"write-threshold\": "), x.WriteThreshold)
-	dst = qjson.AppendUint(appendKey(dst, "\"amount-exceeded\": "), x.AmountExceeded)
+	dst = appendString(appendKey(dst, `"node-name": `), x.NodeName)
+	dst = qjson.AppendUint(appendKey(dst, `"write-threshold": `), x.WriteThreshold)
+	dst = qjson.AppendUint(appendKey(dst, `"amount-exceeded": `), x.AmountExceeded)
 	return append(dst, '}')
 }
 
-// DeviceDeletedEvent is the event DEVICE_DELETED. TBD
+// DeviceDeletedEvent is the event DEVICE_DELETED. A device is gone; its id can
+// be used again.
 //
 // Since QEMU 1.5.
 type DeviceDeletedEvent struct {
-	// TBD
+	// Its id, if it had one.
 	Device *string
-	// TBD
+	// Its path in the object tree.
 	Path string
 }
 
@@ -167,8 +170,8 @@ func (x *DeviceDeletedEvent) AppendData(dst []byte) []byte { return x.appendData
 func (x *DeviceDeletedEvent) appendData(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	if x.Device != nil {
-		dst = appendString(appendKey(dst, "\"device\": "), *x.Device)
+		dst = appendString(appendKey(dst, `"device": `), *x.Device)
 	}
-	dst = appendString(appendKey(dst, "\"path\": "), x.Path)
+	dst = appendString(appendKey(dst, `"path": `), x.Path)
 	return append(dst, '}')
 }

@@ -246,3 +246,15 @@ func TestIntrospectionIsTheReferences(t *testing.T) {
 		}
 	}
 }
+
+func TestIntrospectionAsOf72(t *testing.T) {
+	t.Parallel()
+	our := ours(t, V7_2)
+	for _, name := range []string{"system-x86_64-7.2.22", "storage-daemon-7.2.22"} {
+		found, more := differences(our, reference(t, name))
+		for _, f := range found {
+			t.Errorf("%s: %s", name, f)
+		}
+		t.Log(more)
+	}
+}

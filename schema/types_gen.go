@@ -2,105 +2,110 @@
 
 package schema
 
-// InetSocketAddressBase: TBD
+// InetSocketAddressBase: a host and a port.
 //
 // Since QEMU 2.8.
 type InetSocketAddressBase struct {
-	// TBD
+	// Name or number of the host.
 	Host string
-	// TBD
+	// Name or number of the port.
 	Port string
 }
 
-// InetSocketAddress: TBD
+// InetSocketAddress: an address on the Internet, or several ports of one.
 //
 // Since QEMU 1.3.
 type InetSocketAddress struct {
-	// TBD
+	// Name or number of the host.
 	Host string
-	// TBD
+	// Name or number of the port.
 	Port string
-	// TBD (since 2.9)
+	// Host and port are numbers and need no name service (default: false)
+	// (since 2.9).
 	Numeric *bool
-	// TBD
+	// Last of the ports to try, when a range is meant.
 	To *uint16
-	// TBD
+	// Use IPv4 (default: try both).
 	Ipv4 *bool
-	// TBD
+	// Use IPv6 (default: try both).
 	Ipv6 *bool
-	// TBD (since 4.2)
+	// Probe an idle connection; not for listening sockets (default: false)
+	// (since 4.2).
 	KeepAlive *bool
-	// TBD (since 6.1)
+	// Use multi-path TCP (default: false) (since 6.1).
 	Mptcp *bool
 }
 
-// UnixSocketAddress: TBD
+// UnixSocketAddress: a socket in the file system.
 //
 // Since QEMU 1.3.
 type UnixSocketAddress struct {
-	// TBD
+	// Its file name.
 	Path string
-	// TBD (since 5.1)
+	// The name lies in Linux' abstract namespace instead of the file system
+	// (default: false) (since 5.1).
 	Abstract *bool
-	// TBD (since 5.1)
+	// An abstract name is not padded with zero bytes to the size of the
+	// system's structure (default: true) (since 5.1).
 	Tight *bool
 }
 
-// VsockSocketAddress: TBD
+// VsockSocketAddress: a socket between a virtual machine and its host.
 //
 // Since QEMU 2.8.
 type VsockSocketAddress struct {
-	// TBD
+	// Number of the machine.
 	Cid string
-	// TBD
+	// Number of the port.
 	Port string
 }
 
-// FdSocketAddress: TBD
+// FdSocketAddress: a socket that is open already.
 //
 // Since QEMU 1.2.
 type FdSocketAddress struct {
-	// TBD
+	// A decimal file descriptor, or the name of one received with getfd.
 	Str string
 }
 
-// InetSocketAddressWrapper: TBD
+// InetSocketAddressWrapper: holds an Internet address.
 //
 // Since QEMU 1.3.
 type InetSocketAddressWrapper struct {
-	// TBD
+	// The address.
 	Data InetSocketAddress
 }
 
-// UnixSocketAddressWrapper: TBD
+// UnixSocketAddressWrapper: holds the address of a UNIX socket.
 //
 // Since QEMU 1.3.
 type UnixSocketAddressWrapper struct {
-	// TBD
+	// The address.
 	Data UnixSocketAddress
 }
 
-// VsockSocketAddressWrapper: TBD
+// VsockSocketAddressWrapper: holds a vsock address.
 //
 // Since QEMU 2.8.
 type VsockSocketAddressWrapper struct {
-	// TBD
+	// The address.
 	Data VsockSocketAddress
 }
 
-// FdSocketAddressWrapper: TBD
+// FdSocketAddressWrapper: holds a descriptor of a socket.
 //
 // Since QEMU 1.3.
 type FdSocketAddressWrapper struct {
-	// TBD
+	// The descriptor.
 	Data FdSocketAddress
 }
 
-// SocketAddressLegacy: TBD
+// SocketAddressLegacy: the address of a socket in the older notation, where
+// its members hide behind "data".
 //
 // Since QEMU 1.3.
 type SocketAddressLegacy struct {
-	// TBD
+	// The kind of socket.
 	Type SocketAddressType
 	// Variant holds the members that depend on Type; nil for values without any.
 	Variant SocketAddressLegacyVariant
@@ -122,11 +127,11 @@ func (*UnixSocketAddressWrapper) isSocketAddressLegacyVariant()  {}
 func (*VsockSocketAddressWrapper) isSocketAddressLegacyVariant() {}
 func (*FdSocketAddressWrapper) isSocketAddressLegacyVariant()    {}
 
-// SocketAddress: TBD
+// SocketAddress: the address of a socket.
 //
 // Since QEMU 2.9.
 type SocketAddress struct {
-	// TBD
+	// The kind of socket.
 	Type SocketAddressType
 	// Variant holds the members that depend on Type; nil for values without any.
 	Variant SocketAddressVariant
@@ -148,209 +153,221 @@ func (*UnixSocketAddress) isSocketAddressVariant()  {}
 func (*VsockSocketAddress) isSocketAddressVariant() {}
 func (*FdSocketAddress) isSocketAddressVariant()    {}
 
-// StatusInfo: TBD
+// StatusInfo: the state of the machine.
 //
 // Since QEMU 0.14.
 type StatusInfo struct {
-	// TBD
+	// Whether the processors may run.
 	Running bool
-	// TBD
+	// The state in more detail.
 	Status RunState
 }
 
-// QCryptoBlockOptionsQCow: TBD
+// QCryptoBlockOptionsQCow: what opens an image encrypted in the old qcow way.
 //
 // Since QEMU 2.6.
 type QCryptoBlockOptionsQCow struct {
-	// TBD
+	// Id of the secret with the key; may be left out only to look at the
+	// image's metadata.
 	KeySecret *string
 }
 
-// QCryptoBlockOptionsLUKS: TBD
+// QCryptoBlockOptionsLUKS: what opens an image encrypted with LUKS.
 //
 // Since QEMU 2.6.
 type QCryptoBlockOptionsLUKS struct {
-	// TBD
+	// Id of the secret with the passphrase; may be left out only to look at
+	// the image's metadata.
 	KeySecret *string
 }
 
-// QCryptoBlockInfoLUKSSlot: TBD
+// QCryptoBlockInfoLUKSSlot: one key slot of a LUKS header.
 //
 // Since QEMU 2.7.
 type QCryptoBlockInfoLUKSSlot struct {
-	// TBD
+	// Whether it holds a key.
 	Active bool
-	// TBD
+	// Rounds of PBKDF2 for its passphrase.
 	Iters *int64
-	// TBD
+	// Stripes over which the key is split.
 	Stripes *int64
-	// TBD
+	// Where the key material starts, in bytes.
 	KeyOffset int64
 }
 
-// QCryptoBlockInfoLUKS: TBD
+// QCryptoBlockInfoLUKS: what a LUKS header says.
 //
 // Since QEMU 2.7.
 type QCryptoBlockInfoLUKS struct {
-	// TBD
+	// Cipher of the data.
 	CipherAlg QCryptoCipherAlgo
-	// TBD
+	// Mode of the cipher.
 	CipherMode QCryptoCipherMode
-	// TBD
+	// How initialization vectors are made.
 	IvgenAlg QCryptoIVGenAlgo
-	// TBD
+	// Hash used for that.
 	IvgenHashAlg *QCryptoHashAlgo
-	// TBD
+	// Hash of the master key.
 	HashAlg QCryptoHashAlgo
-	// TBD (since 9.0)
+	// The header lies in a file of its own (since 9.0).
 	DetachedHeader bool
-	// TBD
+	// Where the data starts, in bytes.
 	PayloadOffset int64
-	// TBD
+	// Rounds of PBKDF2 for the master key.
 	MasterKeyIters int64
-	// TBD
+	// UUID of the volume.
 	Uuid string
-	// TBD
+	// The key slots.
 	Slots []*QCryptoBlockInfoLUKSSlot
 }
 
-// SecretProperties: TBD
+// SecretProperties: options of a secret object. Exactly one of data and file
+// is given.
 //
 // Since QEMU 2.6.
 type SecretProperties struct {
-	// TBD
+	// How the data is written (default: raw).
 	Format *QCryptoSecretFormat
-	// TBD
+	// Id of another secret with which the data is encrypted (default: it is
+	// not).
 	Keyid *string
-	// TBD
+	// The initialization vector of that encryption, 16 bytes in base64;
+	// mandatory with keyid.
 	Iv *string
-	// TBD
+	// The secret itself.
 	Data *string
-	// TBD
+	// Name of a file that contains it.
 	File *string
 }
 
-// SecretKeyringProperties: TBD
+// SecretKeyringProperties: options of a secret that the kernel keeps.
 //
 // Since QEMU 5.1.
 type SecretKeyringProperties struct {
-	// TBD
+	// How the data is written (default: raw).
 	Format *QCryptoSecretFormat
-	// TBD
+	// Id of another secret with which the data is encrypted (default: it is
+	// not).
 	Keyid *string
-	// TBD
+	// The initialization vector of that encryption, 16 bytes in base64;
+	// mandatory with keyid.
 	Iv *string
-	// TBD
+	// Serial number of the key in the kernel's keyring.
 	Serial int32
 }
 
-// TlsCredsProperties: TBD
+// TlsCredsProperties: options of all kinds of TLS credentials.
 //
 // Since QEMU 2.5.
 type TlsCredsProperties struct {
-	// TBD
+	// Whether the other side is checked after the handshake; anonymous
+	// credentials cannot (default: true).
 	VerifyPeer *bool
-	// TBD
+	// The folder with the files.
 	Dir *string
-	// TBD
+	// Which side this is (default: client).
 	Endpoint *QCryptoTLSCredsEndpoint
-	// TBD
+	// Which ciphers and protocols to use, as GnuTLS writes it.
 	Priority *string
 }
 
-// TlsCredsAnonProperties: TBD
+// TlsCredsAnonProperties: options of anonymous TLS credentials.
 //
 // Since QEMU 2.5.
 type TlsCredsAnonProperties struct {
-	// TBD
+	// Whether the other side is checked after the handshake; anonymous
+	// credentials cannot (default: true).
 	VerifyPeer *bool
-	// TBD
+	// The folder with the files.
 	Dir *string
-	// TBD
+	// Which side this is (default: client).
 	Endpoint *QCryptoTLSCredsEndpoint
-	// TBD
+	// Which ciphers and protocols to use, as GnuTLS writes it.
 	Priority *string
 }
 
-// TlsCredsPskProperties: TBD
+// TlsCredsPskProperties: options of TLS credentials with a shared key.
 //
 // Since QEMU 3.0.
 type TlsCredsPskProperties struct {
-	// TBD
+	// Whether the other side is checked after the handshake; anonymous
+	// credentials cannot (default: true).
 	VerifyPeer *bool
-	// TBD
+	// The folder with the files.
 	Dir *string
-	// TBD
+	// Which side this is (default: client).
 	Endpoint *QCryptoTLSCredsEndpoint
-	// TBD
+	// Which ciphers and protocols to use, as GnuTLS writes it.
 	Priority *string
-	// TBD
+	// Name sent to the server (default: qemu); for clients only.
 	Username *string
 }
 
-// TlsCredsX509Properties: TBD
+// TlsCredsX509Properties: options of TLS credentials with certificates.
 //
 // Since QEMU 2.5.
 type TlsCredsX509Properties struct {
-	// TBD
+	// Whether the other side is checked after the handshake; anonymous
+	// credentials cannot (default: true).
 	VerifyPeer *bool
-	// TBD
+	// The folder with the files.
 	Dir *string
-	// TBD
+	// Which side this is (default: client).
 	Endpoint *QCryptoTLSCredsEndpoint
-	// TBD
+	// Which ciphers and protocols to use, as GnuTLS writes it.
 	Priority *string
-	// TBD
+	// Check the certificates before they are used (default: true).
 	SanityCheck *bool
-	// TBD
+	// Id of the secret that decrypts the private key.
 	Passwordid *string
 }
 
-// JobInfo: TBD
+// JobInfo: the state of a job.
 //
 // Since QEMU 3.0.
 type JobInfo struct {
-	// TBD
+	// Its identifier.
 	Id string
-	// TBD
+	// What it does.
 	Type JobType
-	// TBD
+	// Where it stands.
 	Status JobStatus
-	// TBD
+	// How far it has come, in units of its own.
 	CurrentProgress int64
-	// TBD
+	// The expected value of current-progress at the end; it may change
+	// meanwhile.
 	TotalProgress int64
-	// TBD
+	// Why the job failed; absent as long as it has not.
 	Error *string
 }
 
-// SnapshotInfo: TBD
+// SnapshotInfo: a snapshot inside an image.
 //
 // Since QEMU 1.3.
 type SnapshotInfo struct {
-	// TBD
+	// Its unique number.
 	Id string
-	// TBD
+	// Its name.
 	Name string
-	// TBD
+	// Bytes of the machine's state saved with it.
 	VmStateSize int64
-	// TBD
+	// When it was made, seconds since 1970 (UTC).
 	DateSec int64
-	// TBD
+	// The nanoseconds thereof.
 	DateNsec int64
-	// TBD
+	// How long the machine had run, seconds.
 	VmClockSec int64
-	// TBD
+	// The nanoseconds thereof.
 	VmClockNsec int64
-	// TBD (since 5.2)
+	// Instructions executed, when these were recorded (since 5.2).
 	Icount *int64
 }
 
-// ImageInfoSpecificQCow2Encryption: TBD
+// ImageInfoSpecificQCow2Encryption: how a qcow2 image is encrypted.
 //
 // Since QEMU 2.10.
 type ImageInfoSpecificQCow2Encryption struct {
-	// TBD
+	// How it is encrypted.
 	Format BlockdevQcow2EncryptionFormat
 	// Variant holds the members that depend on Format; nil for values without any.
 	Variant ImageInfoSpecificQCow2EncryptionVariant
@@ -367,123 +384,124 @@ type ImageInfoSpecificQCow2EncryptionVariant interface {
 
 func (*QCryptoBlockInfoLUKS) isImageInfoSpecificQCow2EncryptionVariant() {}
 
-// ImageInfoSpecificQCow2: TBD
+// ImageInfoSpecificQCow2: what only qcow2 images have.
 //
 // Since QEMU 1.7.
 type ImageInfoSpecificQCow2 struct {
-	// TBD
+	// Version of the format: 0.10 or 1.1.
 	Compat string
-	// TBD (since 4.0)
+	// Name of the external data file that the image remembers (since 4.0).
 	DataFile *string
-	// TBD (since 4.0)
+	// The data file is kept valid as a raw image (since 4.0).
 	DataFileRaw *bool
-	// TBD (since 5.2)
+	// Clusters have subclusters; version 1.1 only (since 5.2).
 	ExtendedL2 *bool
-	// TBD
+	// Reference counts may lag behind; version 1.1 only.
 	LazyRefcounts *bool
-	// TBD (since 2.2)
+	// The image was found damaged; version 1.1 only (since 2.2).
 	Corrupt *bool
-	// TBD (since 2.3)
+	// Width of a reference count in bits (since 2.3).
 	RefcountBits int64
-	// TBD (since 2.10)
+	// How the image is encrypted; absent if it is not (since 2.10).
 	Encrypt *ImageInfoSpecificQCow2Encryption
-	// TBD (since 4.0)
+	// The bitmaps stored in it (since 4.0).
 	Bitmaps []*Qcow2BitmapInfo
-	// TBD (since 5.1)
+	// How compressed clusters are compressed (since 5.1).
 	CompressionType Qcow2CompressionType
 }
 
-// ImageInfoSpecificVmdk: TBD
+// ImageInfoSpecificVmdk: what only VMDK images have.
 //
 // Since QEMU 1.7.
 type ImageInfoSpecificVmdk struct {
-	// TBD
+	// The layout of its files.
 	CreateType string
-	// TBD
+	// Number of its content.
 	Cid int64
-	// TBD
+	// Number of its parent's content.
 	ParentCid int64
-	// TBD
+	// The files it consists of.
 	Extents []*VmdkExtentInfo
 }
 
-// VmdkExtentInfo: TBD
+// VmdkExtentInfo: a file of a VMDK image.
 //
 // Since QEMU 8.0.
 type VmdkExtentInfo struct {
-	// TBD
+	// Its name (since 1.7).
 	Filename string
-	// TBD
+	// Its kind, such as FLAT or SPARSE (since 1.7).
 	Format string
-	// TBD
+	// Bytes of the disk that it covers (since 1.7).
 	VirtualSize int64
-	// TBD
+	// Bytes of a cluster; absent for flat ones (since 1.7).
 	ClusterSize *int64
-	// TBD
+	// Whether its clusters are compressed (since 1.7).
 	Compressed *bool
 }
 
-// ImageInfoSpecificRbd: TBD
+// ImageInfoSpecificRbd: what only RBD images have.
 //
 // Since QEMU 6.1.
 type ImageInfoSpecificRbd struct {
-	// TBD
+	// How the image is encrypted.
 	EncryptionFormat *RbdImageEncryptionFormat
 }
 
-// ImageInfoSpecificFile: TBD
+// ImageInfoSpecificFile: what only files have.
 //
 // Since QEMU 8.0.
 type ImageInfoSpecificFile struct {
-	// TBD
+	// Bytes by which the file system is asked to let the file grow, if it
+	// knows such a hint.
 	ExtentSizeHint *uint64
 }
 
-// ImageInfoSpecificQCow2Wrapper: TBD
+// ImageInfoSpecificQCow2Wrapper: holds details of a qcow2 image.
 //
 // Since QEMU 1.7.
 type ImageInfoSpecificQCow2Wrapper struct {
-	// TBD
+	// The details.
 	Data ImageInfoSpecificQCow2
 }
 
-// ImageInfoSpecificVmdkWrapper: TBD
+// ImageInfoSpecificVmdkWrapper: holds details of a VMDK image.
 //
 // Since QEMU 6.1.
 type ImageInfoSpecificVmdkWrapper struct {
-	// TBD
+	// The details.
 	Data ImageInfoSpecificVmdk
 }
 
-// ImageInfoSpecificLUKSWrapper: TBD
+// ImageInfoSpecificLUKSWrapper: holds details of a LUKS image.
 //
 // Since QEMU 2.7.
 type ImageInfoSpecificLUKSWrapper struct {
-	// TBD
+	// The details.
 	Data QCryptoBlockInfoLUKS
 }
 
-// ImageInfoSpecificRbdWrapper: TBD
+// ImageInfoSpecificRbdWrapper: holds details of an RBD image.
 //
 // Since QEMU 6.1.
 type ImageInfoSpecificRbdWrapper struct {
-	// TBD
+	// The details.
 	Data ImageInfoSpecificRbd
 }
 
-// ImageInfoSpecificFileWrapper: TBD
+// ImageInfoSpecificFileWrapper: holds details of a file.
 //
 // Since QEMU 8.0.
 type ImageInfoSpecificFileWrapper struct {
-	// TBD
+	// The details.
 	Data ImageInfoSpecificFile
 }
 
-// ImageInfoSpecific: TBD
+// ImageInfoSpecific: details that only some formats have.
 //
 // Since QEMU 1.7.
 type ImageInfoSpecific struct {
-	// TBD
+	// The driver they come from.
 	Type ImageInfoSpecificKind
 	// Variant holds the members that depend on Type; nil for values without any.
 	Variant ImageInfoSpecificVariant
@@ -507,335 +525,338 @@ func (*ImageInfoSpecificLUKSWrapper) isImageInfoSpecificVariant()  {}
 func (*ImageInfoSpecificRbdWrapper) isImageInfoSpecificVariant()   {}
 func (*ImageInfoSpecificFileWrapper) isImageInfoSpecificVariant()  {}
 
-// ImageInfo: TBD
+// ImageInfo: what is known of an image and its backing files.
 //
 // Since QEMU 1.3.
 type ImageInfo struct {
-	// TBD
+	// Its name (since 1.3).
 	Filename string
-	// TBD
+	// Name of its driver (since 1.3).
 	Format string
-	// TBD
+	// It was not closed cleanly (since 1.3).
 	DirtyFlag *bool
-	// TBD
+	// Bytes that it takes on the disk (since 1.3).
 	ActualSize *int64
-	// TBD
+	// Bytes a guest sees (since 1.3).
 	VirtualSize int64
-	// TBD
+	// Bytes of a cluster (since 1.3).
 	ClusterSize *int64
-	// TBD
+	// It is encrypted (since 1.3).
 	Encrypted *bool
-	// TBD (since 1.7)
+	// It is compressed (since 1.7).
 	Compressed *bool
-	// TBD
+	// Name of its backing file as the image has it (since 1.3).
 	BackingFilename *string
-	// TBD
+	// The same, relative to the current folder (since 1.3).
 	FullBackingFilename *string
-	// TBD
+	// Driver of the backing file (since 1.3).
 	BackingFilenameFormat *string
-	// TBD
+	// The snapshots in it (since 1.3).
 	Snapshots []*SnapshotInfo
-	// TBD (since 1.7)
+	// Details of its format (since 1.7).
 	FormatSpecific *ImageInfoSpecific
-	// TBD
+	// The same of its backing file.
 	BackingImage *ImageInfo
 }
 
-// BlockdevCacheInfo: TBD
+// BlockdevCacheInfo: how a node uses caches.
 //
 // Since QEMU 2.3.
 type BlockdevCacheInfo struct {
-	// TBD
+	// A write may be reported done before it is on the disk.
 	Writeback bool
-	// TBD
+	// The host's page cache is bypassed.
 	Direct bool
-	// TBD
+	// Flushes are ignored.
 	NoFlush bool
 }
 
-// BlockDeviceInfo: TBD
+// BlockDeviceInfo: the state of a node.
 //
 // Since QEMU 0.14.
 type BlockDeviceInfo struct {
-	// TBD
+	// Its file name, or json: and its options.
 	File string
-	// TBD (since 2.0)
+	// Its name (since 2.0).
 	NodeName *string
-	// TBD
+	// It is read-only.
 	Ro bool
-	// TBD
+	// Name of its driver.
 	Drv string
-	// TBD
+	// Name of its backing file.
 	BackingFile *string
-	// TBD (since 1.2)
+	// How many backing files there are (since 1.2).
 	BackingFileDepth int64
-	// TBD (since 10.0)
+	// It may be used; inactive ones belong to another process, as during
+	// migration (since 10.0).
 	Active bool
-	// TBD
+	// It is encrypted.
 	Encrypted bool
-	// TBD (since 2.1)
+	// What happens to writes of zeroes (since 2.1).
 	DetectZeroes BlockdevDetectZeroesOptions
-	// TBD
+	// Limit of bytes a second, 0 for none.
 	Bps int64
-	// TBD
+	// Limit of bytes read a second.
 	BpsRd int64
-	// TBD
+	// Limit of bytes written a second.
 	BpsWr int64
-	// TBD
+	// Limit of requests a second.
 	Iops int64
-	// TBD
+	// Limit of read requests a second.
 	IopsRd int64
-	// TBD
+	// Limit of write requests a second.
 	IopsWr int64
-	// TBD (since 1.6)
+	// The image behind it (since 1.6).
 	Image ImageInfo
-	// TBD (since 1.7)
+	// Bytes a second allowed in a burst (since 1.7).
 	BpsMax *int64
-	// TBD (since 1.7)
+	// Bytes read a second allowed in a burst (since 1.7).
 	BpsRdMax *int64
-	// TBD (since 1.7)
+	// Bytes written a second allowed in a burst (since 1.7).
 	BpsWrMax *int64
-	// TBD (since 1.7)
+	// Requests a second allowed in a burst (since 1.7).
 	IopsMax *int64
-	// TBD (since 1.7)
+	// Read requests a second allowed in a burst (since 1.7).
 	IopsRdMax *int64
-	// TBD (since 1.7)
+	// Write requests a second allowed in a burst (since 1.7).
 	IopsWrMax *int64
-	// TBD (since 2.6)
+	// Seconds a burst of bytes may last (since 2.6).
 	BpsMaxLength *int64
-	// TBD (since 2.6)
+	// Seconds a burst of bytes read may last (since 2.6).
 	BpsRdMaxLength *int64
-	// TBD (since 2.6)
+	// Seconds a burst of bytes written may last (since 2.6).
 	BpsWrMaxLength *int64
-	// TBD (since 2.6)
+	// Seconds a burst of requests may last (since 2.6).
 	IopsMaxLength *int64
-	// TBD (since 2.6)
+	// Seconds a burst of read requests may last (since 2.6).
 	IopsRdMaxLength *int64
-	// TBD (since 2.6)
+	// Seconds a burst of write requests may last (since 2.6).
 	IopsWrMaxLength *int64
-	// TBD (since 1.7)
+	// Bytes of a request that count as one request (since 1.7).
 	IopsSize *int64
-	// TBD (since 2.4)
+	// The throttle group (since 2.4).
 	Group *string
-	// TBD (since 2.3)
+	// How caches are used (since 2.3).
 	Cache BlockdevCacheInfo
-	// TBD (since 2.3)
+	// Offset in bytes whose crossing sends BLOCK_WRITE_THRESHOLD; 0 for none
+	// (since 2.3).
 	WriteThreshold int64
-	// TBD (since 4.2)
+	// Its dirty bitmaps; absent if it has none (since 4.2).
 	DirtyBitmaps []*BlockDirtyInfo
 }
 
-// BlockDirtyInfo: TBD
+// BlockDirtyInfo: a dirty bitmap of a node.
 //
 // Since QEMU 1.3.
 type BlockDirtyInfo struct {
-	// TBD (since 2.4)
+	// Its name (since 2.4).
 	Name *string
-	// TBD
+	// Bytes it says are dirty.
 	Count int64
-	// TBD (since 1.4)
+	// Bytes that one bit covers (since 1.4).
 	Granularity int64
-	// TBD (since 4.0)
+	// Writes are being recorded (since 4.0).
 	Recording bool
-	// TBD (since 4.0)
+	// An operation uses it, and it cannot be changed (since 4.0).
 	Busy bool
-	// TBD (since 4.0)
+	// It is, or will be, stored in the image (since 4.0).
 	Persistent bool
-	// TBD (since 4.0)
+	// It was not stored properly and can only be removed (since 4.0).
 	Inconsistent *bool
 }
 
-// Qcow2BitmapInfo: TBD
+// Qcow2BitmapInfo: a bitmap stored in a qcow2 image.
 //
 // Since QEMU 4.0.
 type Qcow2BitmapInfo struct {
-	// TBD
+	// Its name.
 	Name string
-	// TBD
+	// Bytes that one bit covers.
 	Granularity int64
-	// TBD
+	// Its flags.
 	Flags []Qcow2BitmapInfoFlags
 }
 
-// BlockLatencyHistogramInfo: TBD
+// BlockLatencyHistogramInfo: how often requests took how long.
 //
 // Since QEMU 4.0.
 type BlockLatencyHistogramInfo struct {
-	// TBD
+	// Limits of the intervals in nanoseconds, ascending.
 	Boundaries []uint64
-	// TBD
+	// Requests in each interval: one number more than boundaries has.
 	Bins []uint64
 }
 
-// BlockInfo: TBD
+// BlockInfo: a device of the machine and what it holds.
 //
 // Since QEMU 0.14.
 type BlockInfo struct {
-	// TBD
+	// Name of its backend, which may be empty.
 	Device string
-	// TBD (since 2.10)
+	// Id of the device, or its path in the object tree (since 2.10).
 	Qdev *string
-	// TBD
+	// Always "unknown".
 	Type string
-	// TBD
+	// Its medium can be taken out.
 	Removable bool
-	// TBD
+	// The guest has locked the medium.
 	Locked bool
-	// TBD
+	// The node in it; absent without a medium.
 	Inserted *BlockDeviceInfo
-	// TBD
+	// The tray is open; absent if there is none.
 	TrayOpen *bool
-	// TBD
+	// How the last request went; absent if the device does not tell.
 	IoStatus *BlockDeviceIoStatus
 }
 
-// BlockDeviceTimedStats: TBD
+// BlockDeviceTimedStats: statistics over an interval of time.
 //
 // Since QEMU 2.5.
 type BlockDeviceTimedStats struct {
-	// TBD
+	// Seconds of the interval.
 	IntervalLength int64
-	// TBD
+	// Shortest read, nanoseconds.
 	MinRdLatencyNs int64
-	// TBD
+	// Longest read, nanoseconds.
 	MaxRdLatencyNs int64
-	// TBD
+	// Average read, nanoseconds.
 	AvgRdLatencyNs int64
-	// TBD
+	// Shortest write, nanoseconds.
 	MinWrLatencyNs int64
-	// TBD
+	// Longest write, nanoseconds.
 	MaxWrLatencyNs int64
-	// TBD
+	// Average write, nanoseconds.
 	AvgWrLatencyNs int64
-	// TBD (since 8.1)
+	// Shortest zone append, nanoseconds (since 8.1).
 	MinZoneAppendLatencyNs int64
-	// TBD (since 8.1)
+	// Longest zone append, nanoseconds (since 8.1).
 	MaxZoneAppendLatencyNs int64
-	// TBD (since 8.1)
+	// Average zone append, nanoseconds (since 8.1).
 	AvgZoneAppendLatencyNs int64
-	// TBD
+	// Shortest flush, nanoseconds.
 	MinFlushLatencyNs int64
-	// TBD
+	// Longest flush, nanoseconds.
 	MaxFlushLatencyNs int64
-	// TBD
+	// Average flush, nanoseconds.
 	AvgFlushLatencyNs int64
-	// TBD
+	// Average number of reads under way.
 	AvgRdQueueDepth float64
-	// TBD
+	// Average number of writes under way.
 	AvgWrQueueDepth float64
-	// TBD (since 8.1)
+	// Average number of zone appends under way (since 8.1).
 	AvgZoneAppendQueueDepth float64
 }
 
-// BlockDeviceStats: TBD
+// BlockDeviceStats: what a node or device has done so far.
 //
 // Since QEMU 0.14.
 type BlockDeviceStats struct {
-	// TBD
+	// Bytes read.
 	RdBytes int64
-	// TBD
+	// Bytes written.
 	WrBytes int64
-	// TBD (since 8.1)
+	// Bytes appended to zones (since 8.1).
 	ZoneAppendBytes int64
-	// TBD (since 4.2)
+	// Bytes discarded (since 4.2).
 	UnmapBytes int64
-	// TBD
+	// Reads.
 	RdOperations int64
-	// TBD
+	// Writes.
 	WrOperations int64
-	// TBD (since 8.1)
+	// Zone appends (since 8.1).
 	ZoneAppendOperations int64
-	// TBD (since 0.15)
+	// Flushes (since 0.15).
 	FlushOperations int64
-	// TBD (since 4.2)
+	// Discards (since 4.2).
 	UnmapOperations int64
-	// TBD (since 0.15)
+	// Time spent reading, nanoseconds (since 0.15).
 	RdTotalTimeNs int64
-	// TBD (since 0.15)
+	// Time spent writing, nanoseconds (since 0.15).
 	WrTotalTimeNs int64
-	// TBD (since 8.1)
+	// Time spent appending to zones, nanoseconds (since 8.1).
 	ZoneAppendTotalTimeNs int64
-	// TBD (since 0.15)
+	// Time spent flushing, nanoseconds (since 0.15).
 	FlushTotalTimeNs int64
-	// TBD (since 4.2)
+	// Time spent discarding, nanoseconds (since 4.2).
 	UnmapTotalTimeNs int64
-	// TBD
+	// The byte behind the last one ever written: how large a growing image
+	// must be.
 	WrHighestOffset int64
-	// TBD (since 2.3)
+	// Reads merged with others (since 2.3).
 	RdMerged int64
-	// TBD (since 2.3)
+	// Writes merged with others (since 2.3).
 	WrMerged int64
-	// TBD (since 8.1)
+	// Zone appends merged with others (since 8.1).
 	ZoneAppendMerged int64
-	// TBD (since 4.2)
+	// Discards merged with others (since 4.2).
 	UnmapMerged int64
-	// TBD (since 2.5)
+	// Nanoseconds since the last request; absent before the first (since 2.5).
 	IdleTimeNs *int64
-	// TBD (since 2.5)
+	// Reads that failed (since 2.5).
 	FailedRdOperations int64
-	// TBD (since 2.5)
+	// Writes that failed (since 2.5).
 	FailedWrOperations int64
-	// TBD (since 8.1)
+	// Zone appends that failed (since 8.1).
 	FailedZoneAppendOperations int64
-	// TBD (since 2.5)
+	// Flushes that failed (since 2.5).
 	FailedFlushOperations int64
-	// TBD (since 4.2)
+	// Discards that failed (since 4.2).
 	FailedUnmapOperations int64
-	// TBD (since 2.5)
+	// Reads that made no sense (since 2.5).
 	InvalidRdOperations int64
-	// TBD (since 2.5)
+	// Writes that made no sense (since 2.5).
 	InvalidWrOperations int64
-	// TBD (since 8.1)
+	// Zone appends that made no sense (since 8.1).
 	InvalidZoneAppendOperations int64
-	// TBD (since 2.5)
+	// Flushes that made no sense (since 2.5).
 	InvalidFlushOperations int64
-	// TBD (since 4.2)
+	// Discards that made no sense (since 4.2).
 	InvalidUnmapOperations int64
-	// TBD (since 2.5)
+	// Senseless requests count for idle_time_ns (since 2.5).
 	AccountInvalid bool
-	// TBD (since 2.5)
+	// Failed requests count for times and idle_time_ns (since 2.5).
 	AccountFailed bool
-	// TBD (since 2.5)
+	// Statistics of the intervals asked for (since 2.5).
 	TimedStats []*BlockDeviceTimedStats
-	// TBD (since 4.0)
+	// How long reads took (since 4.0).
 	RdLatencyHistogram *BlockLatencyHistogramInfo
-	// TBD (since 4.0)
+	// How long writes took (since 4.0).
 	WrLatencyHistogram *BlockLatencyHistogramInfo
-	// TBD (since 8.1)
+	// How long zone appends took (since 8.1).
 	ZoneAppendLatencyHistogram *BlockLatencyHistogramInfo
-	// TBD (since 4.0)
+	// How long flushes took (since 4.0).
 	FlushLatencyHistogram *BlockLatencyHistogramInfo
 }
 
-// BlockStatsSpecificFile: TBD
+// BlockStatsSpecificFile: what a file driver has done.
 //
 // Since QEMU 4.2.
 type BlockStatsSpecificFile struct {
-	// TBD
+	// Discards that succeeded.
 	DiscardNbOk uint64
-	// TBD
+	// Discards that failed.
 	DiscardNbFailed uint64
-	// TBD
+	// Bytes discarded.
 	DiscardBytesOk uint64
 }
 
-// BlockStatsSpecificNvme: TBD
+// BlockStatsSpecificNvme: what the NVMe driver has done.
 //
 // Since QEMU 5.2.
 type BlockStatsSpecificNvme struct {
-	// TBD
+	// Requests that ended in an error.
 	CompletionErrors uint64
-	// TBD
+	// Requests whose buffers could be used directly.
 	AlignedAccesses uint64
-	// TBD
+	// Requests whose data had to be copied.
 	UnalignedAccesses uint64
 }
 
-// BlockStatsSpecific: TBD
+// BlockStatsSpecific: statistics that only some drivers have.
 //
 // Since QEMU 4.2.
 type BlockStatsSpecific struct {
-	// TBD
+	// Name of the driver.
 	Driver BlockdevDriver
 	// Variant holds the members that depend on Driver; nil for values without any.
 	Variant BlockStatsSpecificVariant
@@ -853,63 +874,63 @@ type BlockStatsSpecificVariant interface {
 func (*BlockStatsSpecificFile) isBlockStatsSpecificVariant() {}
 func (*BlockStatsSpecificNvme) isBlockStatsSpecificVariant() {}
 
-// BlockStats: TBD
+// BlockStats: statistics of a node and those below it.
 //
 // Since QEMU 0.14.
 type BlockStats struct {
-	// TBD
+	// Name of the backend, when asked for devices.
 	Device *string
-	// TBD (since 3.0)
+	// Id of the device, or its path in the object tree (since 3.0).
 	Qdev *string
-	// TBD (since 2.3)
+	// Name of the node (since 2.3).
 	NodeName *string
-	// TBD
+	// The numbers.
 	Stats BlockDeviceStats
-	// TBD (since 4.2)
+	// Further numbers of its driver (since 4.2).
 	DriverSpecific *BlockStatsSpecific
-	// TBD
+	// The same of the node's file child; the name has only historical reasons.
 	Parent *BlockStats
-	// TBD (since 2.0)
+	// The same of its backing file (since 2.0).
 	Backing *BlockStats
 }
 
-// BlockJobInfoMirror: TBD
+// BlockJobInfoMirror: what only mirror jobs tell.
 //
 // Since QEMU 8.2.
 type BlockJobInfoMirror struct {
-	// TBD
+	// Every write now goes to both sides at once.
 	ActivelySynced bool
 }
 
-// BlockJobInfo: TBD
+// BlockJobInfo: the state of a block job.
 //
 // Since QEMU 1.1.
 type BlockJobInfo struct {
-	// TBD
+	// What it does.
 	Type JobType
-	// TBD
+	// Its identifier.
 	Device string
-	// TBD
+	// Expected value of offset at the end; it may change meanwhile.
 	Len int64
-	// TBD
+	// How far the job has come, in units of its own.
 	Offset int64
-	// TBD (since 1.3)
+	// It has requests under way (since 1.3).
 	Busy bool
-	// TBD (since 1.3)
+	// It pauses, or will as soon as it can (since 1.3).
 	Paused bool
-	// TBD
+	// Its limit in bytes a second, 0 for none.
 	Speed int64
-	// TBD (since 1.3)
+	// How its last request went (since 1.3).
 	IoStatus BlockDeviceIoStatus
-	// TBD (since 2.2)
+	// It can be completed (since 2.2).
 	Ready bool
-	// TBD (since 2.12)
+	// Where it stands (since 2.12).
 	Status JobStatus
-	// TBD (since 2.12)
+	// Its last step follows without job-finalize (since 2.12).
 	AutoFinalize bool
-	// TBD (since 2.12)
+	// It vanishes without job-dismiss (since 2.12).
 	AutoDismiss bool
-	// TBD (since 2.12)
+	// Why it failed (since 2.12).
 	Error *string
 	// Variant holds the members that depend on Type; nil for values without any.
 	Variant BlockJobInfoVariant
@@ -925,273 +946,285 @@ type BlockJobInfoVariant interface {
 
 func (*BlockJobInfoMirror) isBlockJobInfoVariant() {}
 
-// XDbgBlockGraphNode: TBD
+// XDbgBlockGraphNode: a corner of the graph.
 //
 // Since QEMU 4.0.
 type XDbgBlockGraphNode struct {
-	// TBD
+	// Its number in this answer.
 	Id uint64
-	// TBD
+	// What it is.
 	Type XDbgBlockGraphNodeType
-	// TBD
+	// The name of it.
 	Name string
 }
 
-// XDbgBlockGraphEdge: TBD
+// XDbgBlockGraphEdge: a use of a node by another part of the graph.
 //
 // Since QEMU 4.0.
 type XDbgBlockGraphEdge struct {
-	// TBD
+	// Number of the user.
 	Parent uint64
-	// TBD
+	// Number of the node used.
 	Child uint64
-	// TBD
+	// What it is used as: file, backing, root ….
 	Name string
-	// TBD
+	// What the user does.
 	Perm []BlockPermission
-	// TBD
+	// What the user lets others do.
 	SharedPerm []BlockPermission
 }
 
-// XDbgBlockGraph: TBD
+// XDbgBlockGraph: the block graph.
 //
 // Since QEMU 4.0.
 type XDbgBlockGraph struct {
-	// TBD
+	// Its corners.
 	Nodes []*XDbgBlockGraphNode
-	// TBD
+	// Its edges.
 	Edges []*XDbgBlockGraphEdge
 }
 
-// BlockDirtyBitmap: TBD
+// BlockDirtyBitmap: names a dirty bitmap.
 //
 // Since QEMU 2.4.
 type BlockDirtyBitmap struct {
-	// TBD
+	// The node it belongs to.
 	Node string
-	// TBD
+	// Its name.
 	Name string
 }
 
-// ThrottleLimits: TBD
+// ThrottleLimits: limits of a throttle group. All are optional; those left out
+// keep their value.
 //
 // Since QEMU 2.11.
 type ThrottleLimits struct {
-	// TBD
+	// Requests a second.
 	IopsTotal *int64
-	// TBD
+	// Requests a second in a burst.
 	IopsTotalMax *int64
-	// TBD
+	// Seconds such a burst may last.
 	IopsTotalMaxLength *int64
-	// TBD
+	// Reads a second.
 	IopsRead *int64
-	// TBD
+	// Reads a second in a burst.
 	IopsReadMax *int64
-	// TBD
+	// Seconds such a burst may last.
 	IopsReadMaxLength *int64
-	// TBD
+	// Writes a second.
 	IopsWrite *int64
-	// TBD
+	// Writes a second in a burst.
 	IopsWriteMax *int64
-	// TBD
+	// Seconds such a burst may last.
 	IopsWriteMaxLength *int64
-	// TBD
+	// Bytes a second.
 	BpsTotal *int64
-	// TBD
+	// Bytes a second in a burst.
 	BpsTotalMax *int64
-	// TBD
+	// Seconds such a burst may last.
 	BpsTotalMaxLength *int64
-	// TBD
+	// Bytes read a second.
 	BpsRead *int64
-	// TBD
+	// Bytes read a second in a burst.
 	BpsReadMax *int64
-	// TBD
+	// Seconds such a burst may last.
 	BpsReadMaxLength *int64
-	// TBD
+	// Bytes written a second.
 	BpsWrite *int64
-	// TBD
+	// Bytes written a second in a burst.
 	BpsWriteMax *int64
-	// TBD
+	// Seconds such a burst may last.
 	BpsWriteMaxLength *int64
-	// TBD
+	// Bytes of a request that count as one request.
 	IopsSize *int64
 }
 
-// ThrottleGroupProperties: TBD
+// ThrottleGroupProperties: options of a throttle group.
 //
 // Since QEMU 2.11.
 type ThrottleGroupProperties struct {
-	// TBD
+	// The limits of the group.
 	Limits *ThrottleLimits
-	// TBD
+	// The member of limits of that name.
 	XIopsTotal *int64
-	// TBD
+	// The member of limits of that name.
 	XIopsTotalMax *int64
-	// TBD
+	// The member of limits of that name.
 	XIopsTotalMaxLength *int64
-	// TBD
+	// The member of limits of that name.
 	XIopsRead *int64
-	// TBD
+	// The member of limits of that name.
 	XIopsReadMax *int64
-	// TBD
+	// The member of limits of that name.
 	XIopsReadMaxLength *int64
-	// TBD
+	// The member of limits of that name.
 	XIopsWrite *int64
-	// TBD
+	// The member of limits of that name.
 	XIopsWriteMax *int64
-	// TBD
+	// The member of limits of that name.
 	XIopsWriteMaxLength *int64
-	// TBD
+	// The member of limits of that name.
 	XBpsTotal *int64
-	// TBD
+	// The member of limits of that name.
 	XBpsTotalMax *int64
-	// TBD
+	// The member of limits of that name.
 	XBpsTotalMaxLength *int64
-	// TBD
+	// The member of limits of that name.
 	XBpsRead *int64
-	// TBD
+	// The member of limits of that name.
 	XBpsReadMax *int64
-	// TBD
+	// The member of limits of that name.
 	XBpsReadMaxLength *int64
-	// TBD
+	// The member of limits of that name.
 	XBpsWrite *int64
-	// TBD
+	// The member of limits of that name.
 	XBpsWriteMax *int64
-	// TBD
+	// The member of limits of that name.
 	XBpsWriteMaxLength *int64
-	// TBD
+	// The member of limits of that name.
 	XIopsSize *int64
 }
 
-// BlockdevCacheOptions: TBD
+// BlockdevCacheOptions: how a node shall use caches.
 //
 // Since QEMU 2.9.
 type BlockdevCacheOptions struct {
-	// TBD
+	// Bypass the host's page cache (default: false).
 	Direct *bool
-	// TBD
+	// Ignore flushes (default: false).
 	NoFlush *bool
 }
 
-// BlockdevOptionsFile: TBD
+// BlockdevOptionsFile: options for files and devices of the host.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsFile struct {
-	// TBD
+	// The path.
 	Filename string
-	// TBD (since 2.11)
+	// Id of the helper for persistent reservations (default: none) (since
+	// 2.11).
 	PrManager *string
-	// TBD (since 2.10)
+	// Lock the file against other processes; auto does so where
+	// open-file-description locks exist (default: auto) (since 2.10).
 	Locking *OnOffAuto
-	// TBD (since 2.8)
+	// How requests are made (default: threads) (since 2.8).
 	Aio *BlockdevAioOptions
-	// TBD (since 6.2)
+	// Most requests submitted at once; 0 leaves it to the engine (default: 0)
+	// (since 6.2).
 	AioMaxBatch *int64
-	// TBD (since 4.0)
+	// Forget cached pages when the file moves to another host (default: true)
+	// (since 4.0).
 	DropCache *bool
-	// TBD (since 3.0)
+	// Check that this worked; slow (default: false) (since 3.0).
 	XCheckCacheDropped *bool
 }
 
-// BlockdevOptionsNull: TBD
+// BlockdevOptionsNull: options of the drivers behind which there is nothing.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsNull struct {
-	// TBD
+	// Bytes of the disk (default: 1 GiB).
 	Size *int64
-	// TBD (since 2.4)
+	// Nanoseconds each request takes (default: 0) (since 2.4).
 	LatencyNs *uint64
-	// TBD (since 4.1)
+	// Reads give zeroes; otherwise the buffer stays as it was (default: false)
+	// (since 4.1).
 	ReadZeroes *bool
 }
 
-// BlockdevOptionsNVMe: TBD
+// BlockdevOptionsNVMe: options of the NVMe driver.
 //
 // Since QEMU 2.12.
 type BlockdevOptionsNVMe struct {
-	// TBD
+	// PCI address of the controller, as 0000:01:00.0; the host's driver must
+	// have let go of it.
 	Device string
-	// TBD
+	// Number of the namespace, from 1.
 	Namespace int64
 }
 
-// BlockdevOptionsVVFAT: TBD
+// BlockdevOptionsVVFAT: options of the driver that shows a folder as a disk.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsVVFAT struct {
-	// TBD
+	// The folder.
 	Dir string
-	// TBD
+	// 12, 16 or 32 (default: chosen by size).
 	FatType *int64
-	// TBD
+	// A floppy instead of a partitioned disk (default: false).
 	Floppy *bool
-	// TBD (since 2.4)
+	// Name of the volume, 11 bytes at most (default: QEMU VVFAT) (since 2.4).
 	Label *string
-	// TBD
+	// Allow writes (default: false).
 	Rw *bool
 }
 
-// BlockdevOptionsGenericFormat: TBD
+// BlockdevOptionsGenericFormat: options of a driver that has one child and
+// nothing else.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsGenericFormat struct {
-	// TBD
+	// The child: its name, or options to open it.
 	File BlockdevRef
 }
 
-// BlockdevOptionsLUKS: TBD
+// BlockdevOptionsLUKS: options of the LUKS driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsLUKS struct {
-	// TBD
+	// The child: its name, or options to open it.
 	File BlockdevRef
-	// TBD (since 2.6)
+	// Id of the secret with the passphrase; may be left out only to look at
+	// the image's metadata (since 2.6).
 	KeySecret *string
-	// TBD (since 9.0)
+	// The node with the header, when that is detached from the data (since
+	// 9.0).
 	Header *BlockdevRef
 }
 
-// BlockdevOptionsGenericCOWFormat: TBD
+// BlockdevOptionsGenericCOWFormat: options of a driver for images with a
+// backing file.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsGenericCOWFormat struct {
-	// TBD
+	// The child: its name, or options to open it.
 	File BlockdevRef
-	// TBD
+	// The backing file; null for none (default: what the image says).
 	Backing *BlockdevRefOrNull
 }
 
-// Qcow2OverlapCheckFlags: TBD
+// Qcow2OverlapCheckFlags: which metadata of an image is guarded against being
+// overwritten.
 //
 // Since QEMU 2.9.
 type Qcow2OverlapCheckFlags struct {
-	// TBD
+	// Where to start from (default: cached).
 	Template *Qcow2OverlapCheckMode
-	// TBD
+	// The header.
 	MainHeader *bool
-	// TBD
+	// The active L1 table.
 	ActiveL1 *bool
-	// TBD
+	// The active L2 tables.
 	ActiveL2 *bool
-	// TBD
+	// The refcount table.
 	RefcountTable *bool
-	// TBD
+	// The refcount blocks.
 	RefcountBlock *bool
-	// TBD
+	// The snapshot table.
 	SnapshotTable *bool
-	// TBD
+	// L1 tables of snapshots.
 	InactiveL1 *bool
-	// TBD
+	// L2 tables of snapshots.
 	InactiveL2 *bool
-	// TBD (since 3.0)
+	// The directory of bitmaps (since 3.0).
 	BitmapDirectory *bool
 }
 
-// BlockdevQcowEncryption: TBD
+// BlockdevQcowEncryption: how a qcow image is decrypted.
 //
 // Since QEMU 2.10.
 type BlockdevQcowEncryption struct {
-	// TBD
+	// How it is encrypted.
 	Format BlockdevQcowEncryptionFormat
 	// Variant holds the members that depend on Format; nil for values without any.
 	Variant BlockdevQcowEncryptionVariant
@@ -1208,23 +1241,23 @@ type BlockdevQcowEncryptionVariant interface {
 
 func (*QCryptoBlockOptionsQCow) isBlockdevQcowEncryptionVariant() {}
 
-// BlockdevOptionsQcow: TBD
+// BlockdevOptionsQcow: options of the qcow driver.
 //
 // Since QEMU 2.10.
 type BlockdevOptionsQcow struct {
-	// TBD
+	// The child: its name, or options to open it.
 	File BlockdevRef
-	// TBD
+	// The backing file; null for none (default: what the image says).
 	Backing *BlockdevRefOrNull
-	// TBD
+	// How to decrypt; may be left out only to look at the image's metadata.
 	Encrypt *BlockdevQcowEncryption
 }
 
-// BlockdevQcow2Encryption: TBD
+// BlockdevQcow2Encryption: how a qcow2 image is decrypted.
 //
 // Since QEMU 2.10.
 type BlockdevQcow2Encryption struct {
-	// TBD
+	// How it is encrypted.
 	Format BlockdevQcow2EncryptionFormat
 	// Variant holds the members that depend on Format; nil for values without any.
 	Variant BlockdevQcow2EncryptionVariant
@@ -1243,69 +1276,75 @@ type BlockdevQcow2EncryptionVariant interface {
 func (*QCryptoBlockOptionsQCow) isBlockdevQcow2EncryptionVariant() {}
 func (*QCryptoBlockOptionsLUKS) isBlockdevQcow2EncryptionVariant() {}
 
-// BlockdevOptionsPreallocate: TBD
+// BlockdevOptionsPreallocate: options of the filter that lets a file grow in
+// large steps. It belongs between a format and its file.
 //
 // Since QEMU 6.0.
 type BlockdevOptionsPreallocate struct {
-	// TBD
+	// The child: its name, or options to open it.
 	File BlockdevRef
-	// TBD
+	// The file's length is rounded up to this many bytes (default: 1 MiB).
 	PreallocAlign *int64
-	// TBD
+	// Bytes to grow by (default: 128 MiB).
 	PreallocSize *int64
 }
 
-// BlockdevOptionsQcow2: TBD
+// BlockdevOptionsQcow2: options of the qcow2 driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsQcow2 struct {
-	// TBD
+	// The child: its name, or options to open it.
 	File BlockdevRef
-	// TBD
+	// The backing file; null for none (default: what the image says).
 	Backing *BlockdevRefOrNull
-	// TBD
+	// Let reference counts lag behind (default: what the image says).
 	LazyRefcounts *bool
-	// TBD
+	// A guest's discards go down to the file (default: as discard says).
 	PassDiscardRequest *bool
-	// TBD
+	// Space of deleted snapshots is discarded in the file (default: true).
 	PassDiscardSnapshot *bool
-	// TBD
+	// Space freed otherwise is discarded in the file (default: false).
 	PassDiscardOther *bool
-	// TBD (since 8.1)
+	// Discarded clusters keep their place in the image, so that it does not
+	// fragment (default: false) (since 8.1).
 	DiscardNoUnref *bool
-	// TBD (since 2.2)
+	// Which metadata is guarded against being overwritten (default: cached)
+	// (since 2.2).
 	OverlapCheck *Qcow2OverlapChecks
-	// TBD (since 2.2)
+	// Bytes of both caches together (since 2.2).
 	CacheSize *int64
-	// TBD (since 2.2)
+	// Bytes of the cache of L2 tables (since 2.2).
 	L2CacheSize *int64
-	// TBD (since 2.12)
+	// Bytes of one entry of that cache, a power of two (default: the cluster
+	// size) (since 2.12).
 	L2CacheEntrySize *int64
-	// TBD (since 2.2)
+	// Bytes of the cache of refcount blocks (since 2.2).
 	RefcountCacheSize *int64
-	// TBD (since 2.5)
+	// Seconds after which unused entries are dropped, 0 for never (default:
+	// 600) (since 2.5).
 	CacheCleanInterval *int64
-	// TBD (since 2.10)
+	// How to decrypt; may be left out only to look at the image's metadata
+	// (since 2.10).
 	Encrypt *BlockdevQcow2Encryption
-	// TBD (since 4.0)
+	// The external data file (default: the one the image names) (since 4.0).
 	DataFile *BlockdevRef
 }
 
-// SshHostKeyHash: TBD
+// SshHostKeyHash: the expected hash of a host key.
 //
 // Since QEMU 2.12.
 type SshHostKeyHash struct {
-	// TBD
+	// The hash function.
 	Type SshHostKeyCheckHashType
-	// TBD
+	// The hash in hexadecimal digits.
 	Hash string
 }
 
-// SshHostKeyCheck: TBD
+// SshHostKeyCheck: how the key of an SSH server is checked.
 //
 // Since QEMU 2.12.
 type SshHostKeyCheck struct {
-	// TBD
+	// The way.
 	Mode SshHostKeyCheckMode
 	// Variant holds the members that depend on Mode; nil for values without any.
 	Variant SshHostKeyCheckVariant
@@ -1321,203 +1360,208 @@ type SshHostKeyCheckVariant interface {
 
 func (*SshHostKeyHash) isSshHostKeyCheckVariant() {}
 
-// BlockdevOptionsSsh: TBD
+// BlockdevOptionsSsh: options of the ssh driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsSsh struct {
-	// TBD
+	// Where the server listens.
 	Server InetSocketAddress
-	// TBD
+	// Path of the file there.
 	Path string
-	// TBD
+	// Name to log in with (default: that of the local user).
 	User *string
-	// TBD
+	// How the server is recognized (default: known_hosts).
 	HostKeyCheck *SshHostKeyCheck
 }
 
-// BlkdebugInjectErrorOptions: TBD
+// BlkdebugInjectErrorOptions: an error for blkdebug to inject.
 //
 // Since QEMU 2.9.
 type BlkdebugInjectErrorOptions struct {
-	// TBD
+	// The moment that arms it.
 	Event BlkdebugEvent
-	// TBD
+	// The state blkdebug must be in (default: any).
 	State *int64
-	// TBD (since 4.1)
+	// The kind of request (default: all but block-status) (since 4.1).
 	Iotype *BlkdebugIOType
-	// TBD
+	// Number of the error (default: that of EIO).
 	Errno *int64
-	// TBD
+	// A sector the request must touch (default: any).
 	Sector *int64
-	// TBD
+	// Happens only once (default: false).
 	Once *bool
-	// TBD
+	// The request fails at once, without a turn of the main loop (default:
+	// false).
 	Immediately *bool
 }
 
-// BlkdebugSetStateOptions: TBD
+// BlkdebugSetStateOptions: a change of state for blkdebug.
 //
 // Since QEMU 2.9.
 type BlkdebugSetStateOptions struct {
-	// TBD
+	// The moment.
 	Event BlkdebugEvent
-	// TBD
+	// The state blkdebug must be in (default: any).
 	State *int64
-	// TBD
+	// The state it goes to.
 	NewState int64
 }
 
-// BlockdevOptionsBlkdebug: TBD
+// BlockdevOptionsBlkdebug: options of the driver that injects errors.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsBlkdebug struct {
-	// TBD
+	// The child.
 	Image BlockdevRef
-	// TBD
+	// A file with rules.
 	Config *string
-	// TBD
+	// Alignment of requests in bytes, a power of two; 0 for the default.
 	Align *int64
-	// TBD (since 2.10)
+	// Most bytes of a request (since 2.10).
 	MaxTransfer *int32
-	// TBD (since 2.10)
+	// Preferred alignment of writes of zeroes, bytes (since 2.10).
 	OptWriteZero *int32
-	// TBD (since 2.10)
+	// Most bytes of a write of zeroes (since 2.10).
 	MaxWriteZero *int32
-	// TBD (since 2.10)
+	// Preferred alignment of discards, bytes (since 2.10).
 	OptDiscard *int32
-	// TBD (since 2.10)
+	// Most bytes of a discard (since 2.10).
 	MaxDiscard *int32
-	// TBD
+	// Errors to inject.
 	InjectError []*BlkdebugInjectErrorOptions
-	// TBD
+	// Changes of state.
 	SetState []*BlkdebugSetStateOptions
-	// TBD (since 5.0)
+	// Permissions to take on the child besides those needed (default: none)
+	// (since 5.0).
 	TakeChildPerms []BlockPermission
-	// TBD (since 5.0)
+	// Permissions to deny others besides those needed (default: none) (since
+	// 5.0).
 	UnshareChildPerms []BlockPermission
 }
 
-// BlockdevOptionsBlklogwrites: TBD
+// BlockdevOptionsBlklogwrites: options of the driver that logs writes.
 //
 // Since QEMU 3.0.
 type BlockdevOptionsBlklogwrites struct {
-	// TBD
+	// The child.
 	File BlockdevRef
-	// TBD
+	// The node the log is written to.
 	Log BlockdevRef
-	// TBD
+	// Bytes of a sector in the log (default: 512).
 	LogSectorSize *uint32
-	// TBD
+	// Continue a log that exists (default: false).
 	LogAppend *bool
-	// TBD
+	// Requests after which the number of entries is brought up to date on disk
+	// (default: 4096).
 	LogSuperUpdateInterval *uint64
 }
 
-// BlockdevOptionsBlkverify: TBD
+// BlockdevOptionsBlkverify: options of the driver that compares two children.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsBlkverify struct {
-	// TBD
+	// The child in question.
 	Test BlockdevRef
-	// TBD
+	// The raw image it must agree with.
 	Raw BlockdevRef
 }
 
-// BlockdevOptionsBlkreplay: TBD
+// BlockdevOptionsBlkreplay: options of the driver for record and replay.
 //
 // Since QEMU 4.2.
 type BlockdevOptionsBlkreplay struct {
-	// TBD
+	// The child.
 	Image BlockdevRef
 }
 
-// BlockdevOptionsQuorum: TBD
+// BlockdevOptionsQuorum: options of the driver whose children vote.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsQuorum struct {
-	// TBD
+	// Tell of differences, for two children (default: false).
 	Blkverify *bool
-	// TBD
+	// The children.
 	Children []*BlockdevRef
-	// TBD
+	// Votes that are needed.
 	VoteThreshold int64
-	// TBD (since 2.1)
+	// Correct children that were outvoted (default: false) (since 2.1).
 	RewriteCorrupted *bool
-	// TBD (since 2.2)
+	// How to read (default: quorum) (since 2.2).
 	ReadPattern *QuorumReadPattern
 }
 
-// BlockdevOptionsGluster: TBD
+// BlockdevOptionsGluster: options of the gluster driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsGluster struct {
-	// TBD
+	// The volume.
 	Volume string
-	// TBD
+	// Path of the image in the volume.
 	Path string
-	// TBD
+	// Addresses of the servers.
 	Server []*SocketAddress
-	// TBD (since 2.8)
+	// Level of the library's log, 0 to 9 (default: 4) (since 2.8).
 	Debug *int64
-	// TBD (since 2.8)
+	// Where that log goes (default: the error output) (since 2.8).
 	Logfile *string
 }
 
-// BlockdevOptionsIscsi: TBD
+// BlockdevOptionsIscsi: options of the iscsi driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsIscsi struct {
-	// TBD
+	// What it runs over.
 	Transport IscsiTransport
-	// TBD
+	// Address of the portal.
 	Portal string
-	// TBD
+	// Name of the target.
 	Target string
-	// TBD
+	// Number of the unit (default: 0).
 	Lun *int64
-	// TBD
+	// Name to log in with (default: no log-in).
 	User *string
-	// TBD
+	// Id of the secret with the password; mandatory with user.
 	PasswordSecret *string
-	// TBD
+	// Name of this side (default: a generated one).
 	InitiatorName *string
-	// TBD
+	// Checksums of headers (default: none-crc32c).
 	HeaderDigest *IscsiHeaderDigest
-	// TBD
+	// Seconds until a request fails, 0 for never (default: 0).
 	Timeout *int64
 }
 
-// RbdEncryptionOptionsLUKS: TBD
+// RbdEncryptionOptionsLUKS: what opens an image encrypted with LUKS 1.
 //
 // Since QEMU 6.1.
 type RbdEncryptionOptionsLUKS struct {
-	// TBD
+	// Id of the secret with the passphrase.
 	KeySecret string
 }
 
-// RbdEncryptionOptionsLUKS2: TBD
+// RbdEncryptionOptionsLUKS2: what opens an image encrypted with LUKS 2.
 //
 // Since QEMU 6.1.
 type RbdEncryptionOptionsLUKS2 struct {
-	// TBD
+	// Id of the secret with the passphrase.
 	KeySecret string
 }
 
-// RbdEncryptionOptionsLUKSAny: TBD
+// RbdEncryptionOptionsLUKSAny: what opens an image encrypted with either
+// version of LUKS.
 //
 // Since QEMU 8.0.
 type RbdEncryptionOptionsLUKSAny struct {
-	// TBD
+	// Id of the secret with the passphrase.
 	KeySecret string
 }
 
-// RbdEncryptionOptions: TBD
+// RbdEncryptionOptions: how an image on Ceph is decrypted.
 //
 // Since QEMU 6.1.
 type RbdEncryptionOptions struct {
-	// TBD
+	// How it is encrypted.
 	Format RbdImageEncryptionFormat
-	// TBD (since 8.0)
+	// The same of the image it was cloned from, if that differs (since 8.0).
 	Parent *RbdEncryptionOptions
 	// Variant holds the members that depend on Format; nil for values without any.
 	Variant RbdEncryptionOptionsVariant
@@ -1537,259 +1581,268 @@ func (*RbdEncryptionOptionsLUKS) isRbdEncryptionOptionsVariant()    {}
 func (*RbdEncryptionOptionsLUKS2) isRbdEncryptionOptionsVariant()   {}
 func (*RbdEncryptionOptionsLUKSAny) isRbdEncryptionOptionsVariant() {}
 
-// BlockdevOptionsRbd: TBD
+// BlockdevOptionsRbd: options of the rbd driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsRbd struct {
-	// TBD
+	// The pool.
 	Pool string
-	// TBD (since 5.0)
+	// The namespace in the pool (since 5.0).
 	Namespace *string
-	// TBD
+	// The image.
 	Image string
-	// TBD
+	// Path of Ceph's configuration; options given here go first.
 	Conf *string
-	// TBD
+	// The snapshot.
 	Snapshot *string
-	// TBD (since 6.1)
+	// How to decrypt (since 6.1).
 	Encrypt *RbdEncryptionOptions
-	// TBD
+	// Ceph's name for this client.
 	User *string
-	// TBD (since 3.0)
+	// Acceptable ways to authenticate (since 3.0).
 	AuthClientRequired []RbdAuthMode
-	// TBD (since 3.0)
+	// Id of the secret with the key (since 3.0).
 	KeySecret *string
-	// TBD
+	// Addresses of the monitors.
 	Server []*InetSocketAddressBase
 }
 
-// BlockdevOptionsReplication: TBD
+// BlockdevOptionsReplication: options of the replication driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsReplication struct {
-	// TBD
+	// The child: its name, or options to open it.
 	File BlockdevRef
-	// TBD
+	// Which side this is.
 	Mode ReplicationMode
-	// TBD
+	// The node on top of the chain; for the secondary only.
 	TopId *string
 }
 
-// NFSServer: TBD
+// NFSServer: an NFS server.
 //
 // Since QEMU 2.9.
 type NFSServer struct {
-	// TBD
+	// What it runs over.
 	Type NFSTransport
-	// TBD
+	// Its name or address.
 	Host string
 }
 
-// BlockdevOptionsNfs: TBD
+// BlockdevOptionsNfs: options of the nfs driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsNfs struct {
-	// TBD
+	// The server.
 	Server NFSServer
-	// TBD
+	// Path of the image there.
 	Path string
-	// TBD
+	// User id to claim (default: the process' own).
 	User *int64
-	// TBD
+	// Group id to claim (default: the process' own).
 	Group *int64
-	// TBD
+	// SYN packets to try.
 	TcpSynCount *int64
-	// TBD
+	// Bytes to read ahead.
 	ReadaheadSize *int64
-	// TBD
+	// Bytes of the cache.
 	PageCacheSize *int64
-	// TBD
+	// Level of the library's log, 2 at most.
 	Debug *int64
 }
 
-// BlockdevOptionsCurlHttp: TBD
+// BlockdevOptionsCurlHttp: options of the http driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsCurlHttp struct {
-	// TBD
+	// Where the file is.
 	Url string
-	// TBD
+	// Bytes to read ahead, a multiple of 512 (default: 256 KiB).
 	Readahead *int64
-	// TBD
+	// Seconds to wait for a connection (default: 5).
 	Timeout *int64
-	// TBD
+	// Name to log in with (default: none).
 	Username *string
-	// TBD
+	// Id of the secret with the password (default: none).
 	PasswordSecret *string
-	// TBD
+	// Name to log in to the proxy with (default: none).
 	ProxyUsername *string
-	// TBD
+	// Id of the secret with the proxy's password (default: none).
 	ProxyPasswordSecret *string
-	// TBD
+	// Cookies to send, as "name1=content1; name2=content2;".
 	Cookie *string
-	// TBD (since 2.10)
+	// Id of the secret with the cookies (since 2.10).
 	CookieSecret *string
 }
 
-// BlockdevOptionsCurlHttps: TBD
+// BlockdevOptionsCurlHttps: options of the https driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsCurlHttps struct {
-	// TBD
+	// Where the file is.
 	Url string
-	// TBD
+	// Bytes to read ahead, a multiple of 512 (default: 256 KiB).
 	Readahead *int64
-	// TBD
+	// Seconds to wait for a connection (default: 5).
 	Timeout *int64
-	// TBD
+	// Name to log in with (default: none).
 	Username *string
-	// TBD
+	// Id of the secret with the password (default: none).
 	PasswordSecret *string
-	// TBD
+	// Name to log in to the proxy with (default: none).
 	ProxyUsername *string
-	// TBD
+	// Id of the secret with the proxy's password (default: none).
 	ProxyPasswordSecret *string
-	// TBD
+	// Cookies to send, as "name1=content1; name2=content2;".
 	Cookie *string
-	// TBD
+	// Check the server's certificate (default: true).
 	Sslverify *bool
-	// TBD (since 2.10)
+	// Id of the secret with the cookies (since 2.10).
 	CookieSecret *string
 }
 
-// BlockdevOptionsCurlFtp: TBD
+// BlockdevOptionsCurlFtp: options of the ftp driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsCurlFtp struct {
-	// TBD
+	// Where the file is.
 	Url string
-	// TBD
+	// Bytes to read ahead, a multiple of 512 (default: 256 KiB).
 	Readahead *int64
-	// TBD
+	// Seconds to wait for a connection (default: 5).
 	Timeout *int64
-	// TBD
+	// Name to log in with (default: none).
 	Username *string
-	// TBD
+	// Id of the secret with the password (default: none).
 	PasswordSecret *string
-	// TBD
+	// Name to log in to the proxy with (default: none).
 	ProxyUsername *string
-	// TBD
+	// Id of the secret with the proxy's password (default: none).
 	ProxyPasswordSecret *string
 }
 
-// BlockdevOptionsCurlFtps: TBD
+// BlockdevOptionsCurlFtps: options of the ftps driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsCurlFtps struct {
-	// TBD
+	// Where the file is.
 	Url string
-	// TBD
+	// Bytes to read ahead, a multiple of 512 (default: 256 KiB).
 	Readahead *int64
-	// TBD
+	// Seconds to wait for a connection (default: 5).
 	Timeout *int64
-	// TBD
+	// Name to log in with (default: none).
 	Username *string
-	// TBD
+	// Id of the secret with the password (default: none).
 	PasswordSecret *string
-	// TBD
+	// Name to log in to the proxy with (default: none).
 	ProxyUsername *string
-	// TBD
+	// Id of the secret with the proxy's password (default: none).
 	ProxyPasswordSecret *string
-	// TBD
+	// Check the server's certificate (default: true).
 	Sslverify *bool
 }
 
-// BlockdevOptionsNbd: TBD
+// BlockdevOptionsNbd: options of the nbd driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsNbd struct {
-	// TBD
+	// Where the server listens.
 	Server SocketAddress
-	// TBD
+	// Name of the export (default: the empty name).
 	Export *string
-	// TBD
+	// Id of the TLS credentials.
 	TlsCreds *string
-	// TBD (since 7.0)
+	// Name the server's certificate must have (default: the host) (since 7.0).
 	TlsHostname *string
-	// TBD (since 3.0)
+	// A metadata context to show in place of what is allocated (since 3.0).
 	XDirtyBitmap *string
-	// TBD (since 4.2)
+	// Seconds during which requests wait for a lost connection to come back
+	// (default: 0) (since 4.2).
 	ReconnectDelay *uint32
-	// TBD (since 7.0)
+	// Seconds during which opening tries again; 0 for one try (default: 0)
+	// (since 7.0).
 	OpenTimeout *uint32
 }
 
-// BlockdevOptionsRaw: TBD
+// BlockdevOptionsRaw: options of the raw driver.
 //
 // Since QEMU 2.9.
 type BlockdevOptionsRaw struct {
-	// TBD
+	// The child: its name, or options to open it.
 	File BlockdevRef
-	// TBD
+	// Byte of the child at which the disk starts (default: 0).
 	Offset *int64
-	// TBD
+	// Bytes of the disk (default: up to the end of the child).
 	Size *int64
 }
 
-// BlockdevOptionsThrottle: TBD
+// BlockdevOptionsThrottle: options of the filter that limits the speed.
 //
 // Since QEMU 2.11.
 type BlockdevOptionsThrottle struct {
-	// TBD
+	// Id of a throttle group.
 	ThrottleGroup string
-	// TBD
+	// The child.
 	File BlockdevRef
 }
 
-// BlockdevOptionsCor: TBD
+// BlockdevOptionsCor: options of the filter that keeps what was read.
 //
 // Since QEMU 6.0.
 type BlockdevOptionsCor struct {
-	// TBD
+	// The child: its name, or options to open it.
 	File BlockdevRef
-	// TBD
+	// The lowest node of the chain whose data is kept (default: all).
 	Bottom *string
 }
 
-// BlockdevOptionsCbw: TBD
+// BlockdevOptionsCbw: options of the filter that saves old data before it is
+// overwritten.
 //
 // Since QEMU 6.2.
 type BlockdevOptionsCbw struct {
-	// TBD
+	// The child: its name, or options to open it.
 	File BlockdevRef
-	// TBD
+	// Where it is saved.
 	Target BlockdevRef
-	// TBD (since 7.0)
+	// Save only what is dirty in this bitmap (default: everything) (since
+	// 7.0).
 	Bitmap *BlockDirtyBitmap
-	// TBD (since 7.1)
+	// What to do when that fails (default: break-guest-write) (since 7.1).
 	OnCbwError *OnCbwError
-	// TBD (since 7.1)
+	// Seconds it may take, 0 for any time (default: 0) (since 7.1).
 	CbwTimeout *uint32
-	// TBD (since 9.2)
+	// Least bytes saved at once, a power of two (since 9.2).
 	MinClusterSize *uint64
 }
 
-// BlockdevOptions: TBD
+// BlockdevOptions: options of a node. The members here are for every driver;
+// each driver has its own besides.
 //
 // Since QEMU 2.9.
 type BlockdevOptions struct {
-	// TBD
+	// Name of the driver.
 	Driver BlockdevDriver
-	// TBD (since 2.0)
+	// Name of the node: 31 characters at most, letters, digits and "-._", a
+	// letter first; mandatory for nodes that are no children of others (since
+	// 2.0).
 	NodeName *string
-	// TBD
+	// What happens to discards (default: ignore).
 	Discard *BlockdevDiscardOptions
-	// TBD
+	// How caches are used.
 	Cache *BlockdevCacheOptions
-	// TBD (since 10.0)
+	// The node may be used at once (default: true) (since 10.0).
 	Active *bool
-	// TBD
+	// Refuse writes (default: false).
 	ReadOnly *bool
-	// TBD (since 3.1)
+	// Fall back to read-only if writing is not possible (default: false)
+	// (since 3.1).
 	AutoReadOnly *bool
-	// TBD (since 2.10)
+	// Let others do with the file what they like; read-only nodes only
+	// (default: false) (since 2.10).
 	ForceShare *bool
-	// TBD (since 2.1)
+	// What happens to writes of zeroes (default: off) (since 2.1).
 	DetectZeroes *BlockdevDetectZeroesOptions
 	// Variant holds the members that depend on Driver; nil for values without any.
 	Variant BlockdevOptionsVariant
@@ -1863,377 +1916,379 @@ func (*BlockdevOptionsSsh) isBlockdevOptionsVariant()              {}
 func (*BlockdevOptionsThrottle) isBlockdevOptionsVariant()         {}
 func (*BlockdevOptionsVVFAT) isBlockdevOptionsVariant()            {}
 
-// BlockExportInfo: TBD
+// BlockExportInfo: the state of an export.
 //
 // Since QEMU 5.2.
 type BlockExportInfo struct {
-	// TBD
+	// Its identifier.
 	Id string
-	// TBD
+	// Its kind.
 	Type BlockExportType
-	// TBD
+	// The node it shows.
 	NodeName string
-	// TBD
+	// It is about to vanish.
 	ShuttingDown bool
 }
 
-// ChardevInfo: TBD
+// ChardevInfo: the state of a character device.
 //
 // Since QEMU 0.14.
 type ChardevInfo struct {
-	// TBD
+	// Its id.
 	Label string
-	// TBD
+	// Where it leads to.
 	Filename string
-	// TBD (since 2.1)
+	// Somebody uses it (since 2.1).
 	FrontendOpen bool
 }
 
-// ChardevBackendInfo: TBD
+// ChardevBackendInfo: a kind of character device.
 //
 // Since QEMU 2.0.
 type ChardevBackendInfo struct {
-	// TBD
+	// Its name.
 	Name string
 }
 
-// ChardevCommon: TBD
+// ChardevCommon: options of every character device.
 //
 // Since QEMU 2.6.
 type ChardevCommon struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
 }
 
-// ChardevFile: TBD
+// ChardevFile: options of a device that writes to a file.
 //
 // Since QEMU 1.4.
 type ChardevFile struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// A file to read from (default: none).
 	In *string
-	// TBD
+	// The file to write to.
 	Out string
-	// TBD (since 2.6)
+	// Continue the file (default: false) (since 2.6).
 	Append *bool
 }
 
-// ChardevHostdev: TBD
+// ChardevHostdev: options of a device that is one of the host's.
 //
 // Since QEMU 1.4.
 type ChardevHostdev struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// Its path.
 	Device string
 }
 
-// ChardevSocket: TBD
+// ChardevSocket: options of a device that is a stream socket.
 //
 // Since QEMU 1.4.
 type ChardevSocket struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// The address to listen at or to connect to.
 	Addr SocketAddressLegacy
-	// TBD (since 2.6)
+	// Id of the TLS credentials (since 2.6).
 	TlsCreds *string
-	// TBD (since 4.0)
+	// Id of the authorization object that decides on the names in clients'
+	// certificates (since 4.0).
 	TlsAuthz *string
-	// TBD
+	// Listen (default: true).
 	Server *bool
-	// TBD
+	// When listening, go on only when a client is there (default: false).
 	Wait *bool
-	// TBD
+	// Send small packets at once (default: false).
 	Nodelay *bool
-	// TBD
+	// Speak telnet (default: false).
 	Telnet *bool
-	// TBD (since 2.10)
+	// Speak TN3270 (default: false) (since 2.10).
 	Tn3270 *bool
-	// TBD (since 3.1)
+	// Speak WebSocket (default: false) (since 3.1).
 	Websocket *bool
-	// TBD (since 2.2)
+	// Seconds after which a lost connection is tried again, 0 for never
+	// (default: 0) (since 2.2).
 	Reconnect *int64
-	// TBD (since 9.2)
+	// The same in milliseconds (default: 0) (since 9.2).
 	ReconnectMs *int64
 }
 
-// ChardevUdp: TBD
+// ChardevUdp: options of a device that sends datagrams.
 //
 // Since QEMU 1.5.
 type ChardevUdp struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// Where to.
 	Remote SocketAddressLegacy
-	// TBD
+	// Where from.
 	Local *SocketAddressLegacy
 }
 
-// ChardevMux: TBD
+// ChardevMux: options of a device that several users share.
 //
 // Since QEMU 1.5.
 type ChardevMux struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// Id of the device behind it.
 	Chardev string
 }
 
-// ChardevHub: TBD
+// ChardevHub: options of a device that joins several others.
 //
 // Since QEMU 10.0.
 type ChardevHub struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// Their ids, 4 at most.
 	Chardevs []string
 }
 
-// ChardevStdio: TBD
+// ChardevStdio: options of the device that is the program's input and output.
 //
 // Since QEMU 1.5.
 type ChardevStdio struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// Keys such as ^C send signals to the program (default: true).
 	Signal *bool
 }
 
-// ChardevSpiceChannel: TBD
+// ChardevSpiceChannel: options of a channel of SPICE.
 //
 // Since QEMU 1.5.
 type ChardevSpiceChannel struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// The kind of channel.
 	Type string
 }
 
-// ChardevSpicePort: TBD
+// ChardevSpicePort: options of a port of SPICE.
 //
 // Since QEMU 1.5.
 type ChardevSpicePort struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// Name of the port.
 	Fqdn string
 }
 
-// ChardevDBus: TBD
+// ChardevDBus: options of a channel on D-Bus.
 //
 // Since QEMU 7.0.
 type ChardevDBus struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// Name of the channel.
 	Name string
 }
 
-// ChardevVC: TBD
+// ChardevVC: options of a virtual console.
 //
 // Since QEMU 1.5.
 type ChardevVC struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// Its width in pixels.
 	Width *int64
-	// TBD
+	// Its height in pixels.
 	Height *int64
-	// TBD
+	// Its width in characters.
 	Cols *int64
-	// TBD
+	// Its height in characters.
 	Rows *int64
 }
 
-// ChardevRingbuf: TBD
+// ChardevRingbuf: options of a ring buffer.
 //
 // Since QEMU 1.5.
 type ChardevRingbuf struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// Its bytes, a power of two (default: 65536).
 	Size *int64
 }
 
-// ChardevQemuVDAgent: TBD
+// ChardevQemuVDAgent: options of the agent that shares mouse and clipboard.
 //
 // Since QEMU 6.1.
 type ChardevQemuVDAgent struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// Share the mouse (default: true).
 	Mouse *bool
-	// TBD
+	// Share the clipboard (default: false).
 	Clipboard *bool
 }
 
-// ChardevPty: TBD
+// ChardevPty: options of a pseudo terminal.
 //
 // Since QEMU 9.2.
 type ChardevPty struct {
-	// TBD
+	// A file that receives a copy of all output.
 	Logfile *string
-	// TBD
+	// That file is continued, not replaced (default: false).
 	Logappend *bool
-	// TBD
+	// A symbolic link to make to it (default: none).
 	Path *string
 }
 
-// ChardevFileWrapper: TBD
+// ChardevFileWrapper: holds options of a file.
 //
 // Since QEMU 1.4.
 type ChardevFileWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevFile
 }
 
-// ChardevHostdevWrapper: TBD
+// ChardevHostdevWrapper: holds options of a device of the host.
 //
 // Since QEMU 1.4.
 type ChardevHostdevWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevHostdev
 }
 
-// ChardevSocketWrapper: TBD
+// ChardevSocketWrapper: holds options of a socket.
 //
 // Since QEMU 1.4.
 type ChardevSocketWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevSocket
 }
 
-// ChardevUdpWrapper: TBD
+// ChardevUdpWrapper: holds options of a datagram socket.
 //
 // Since QEMU 1.5.
 type ChardevUdpWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevUdp
 }
 
-// ChardevCommonWrapper: TBD
+// ChardevCommonWrapper: holds the common options.
 //
 // Since QEMU 2.6.
 type ChardevCommonWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevCommon
 }
 
-// ChardevMuxWrapper: TBD
+// ChardevMuxWrapper: holds options of a multiplexer.
 //
 // Since QEMU 1.5.
 type ChardevMuxWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevMux
 }
 
-// ChardevHubWrapper: TBD
+// ChardevHubWrapper: holds options of a hub.
 //
 // Since QEMU 10.0.
 type ChardevHubWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevHub
 }
 
-// ChardevStdioWrapper: TBD
+// ChardevStdioWrapper: holds options of standard input and output.
 //
 // Since QEMU 1.5.
 type ChardevStdioWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevStdio
 }
 
-// ChardevSpiceChannelWrapper: TBD
+// ChardevSpiceChannelWrapper: holds options of a channel of SPICE.
 //
 // Since QEMU 1.5.
 type ChardevSpiceChannelWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevSpiceChannel
 }
 
-// ChardevSpicePortWrapper: TBD
+// ChardevSpicePortWrapper: holds options of a port of SPICE.
 //
 // Since QEMU 1.5.
 type ChardevSpicePortWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevSpicePort
 }
 
-// ChardevQemuVDAgentWrapper: TBD
+// ChardevQemuVDAgentWrapper: holds options of the agent.
 //
 // Since QEMU 6.1.
 type ChardevQemuVDAgentWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevQemuVDAgent
 }
 
-// ChardevDBusWrapper: TBD
+// ChardevDBusWrapper: holds options of a channel on D-Bus.
 //
 // Since QEMU 7.0.
 type ChardevDBusWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevDBus
 }
 
-// ChardevVCWrapper: TBD
+// ChardevVCWrapper: holds options of a virtual console.
 //
 // Since QEMU 1.5.
 type ChardevVCWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevVC
 }
 
-// ChardevRingbufWrapper: TBD
+// ChardevRingbufWrapper: holds options of a ring buffer.
 //
 // Since QEMU 1.5.
 type ChardevRingbufWrapper struct {
-	// TBD
+	// The options.
 	Data ChardevRingbuf
 }
 
-// ChardevPtyWrapper: TBD
+// ChardevPtyWrapper: holds options of a pseudo terminal.
 //
 // Since QEMU 9.2.
 type ChardevPtyWrapper struct {
-	// TBD
+	// The options (since 1.5).
 	Data ChardevPty
 }
 
-// ChardevBackend: TBD
+// ChardevBackend: a kind of character device with its options.
 //
 // Since QEMU 1.4.
 type ChardevBackend struct {
-	// TBD
+	// The kind.
 	Type ChardevBackendKind
 	// Variant holds the members that depend on Type; nil for values without any.
 	Variant ChardevBackendVariant
@@ -2277,115 +2332,116 @@ func (*ChardevDBusWrapper) isChardevBackendVariant()         {}
 func (*ChardevVCWrapper) isChardevBackendVariant()           {}
 func (*ChardevRingbufWrapper) isChardevBackendVariant()      {}
 
-// ChardevReturn: TBD
+// ChardevReturn: what was made.
 //
 // Since QEMU 1.4.
 type ChardevReturn struct {
-	// TBD
+	// Path of the terminal; for pseudo terminals only.
 	Pty *string
 }
 
-// QAuthZListRule: TBD
+// QAuthZListRule: a rule of a list.
 //
 // Since QEMU 4.0.
 type QAuthZListRule struct {
-	// TBD
+	// The name, or pattern, to compare with.
 	Match string
-	// TBD
+	// The verdict if it matches.
 	Policy QAuthZListPolicy
-	// TBD
+	// How to compare (default: exact).
 	Format *QAuthZListFormat
 }
 
-// AuthZListProperties: TBD
+// AuthZListProperties: options of an authorization list.
 //
 // Since QEMU 4.0.
 type AuthZListProperties struct {
-	// TBD
+	// The verdict if no rule matches (default: deny).
 	Policy *QAuthZListPolicy
-	// TBD
+	// The rules; the first that matches counts.
 	Rules []*QAuthZListRule
 }
 
-// AuthZListFileProperties: TBD
+// AuthZListFileProperties: options of an authorization list in a file.
 //
 // Since QEMU 4.0.
 type AuthZListFileProperties struct {
-	// TBD
+	// The file, which holds JSON with the options of an authz-list.
 	Filename string
-	// TBD
+	// Read the file again when it changes (default: true).
 	Refresh *bool
 }
 
-// AuthZPAMProperties: TBD
+// AuthZPAMProperties: options of authorization by PAM.
 //
 // Since QEMU 4.0.
 type AuthZPAMProperties struct {
-	// TBD
+	// Name of the PAM service.
 	Service string
 }
 
-// AuthZSimpleProperties: TBD
+// AuthZSimpleProperties: options of authorization of one name.
 //
 // Since QEMU 4.0.
 type AuthZSimpleProperties struct {
-	// TBD
+	// The name.
 	Identity string
 }
 
-// VersionTriple: TBD
+// VersionTriple: a version number.
 //
 // Since QEMU 2.4.
 type VersionTriple struct {
-	// TBD
+	// The first part.
 	Major int64
-	// TBD
+	// The second part.
 	Minor int64
-	// TBD
+	// The third part.
 	Micro int64
 }
 
-// VersionInfo: TBD
+// VersionInfo: the version of the program.
 //
 // Since QEMU 0.14.
 type VersionInfo struct {
-	// TBD
+	// The number.
 	Qemu VersionTriple
-	// TBD
+	// More about the build, for people; may be empty.
 	Package string
 }
 
-// CommandInfo: TBD
+// CommandInfo: a command.
 //
 // Since QEMU 0.14.
 type CommandInfo struct {
-	// TBD
+	// Its name.
 	Name string
 }
 
-// MonitorOptions: TBD
+// MonitorOptions: options of a monitor.
 //
 // Since QEMU 5.0.
 type MonitorOptions struct {
-	// TBD
+	// Its id.
 	Id *string
-	// TBD
+	// Its kind (default: control in the storage daemon, readline in the system
+	// emulator).
 	Mode *MonitorMode
-	// TBD
+	// Print replies over several lines (default: false).
 	Pretty *bool
-	// TBD
+	// Id of the character device it speaks through.
 	Chardev string
 }
 
-// SchemaInfo: TBD
+// SchemaInfo: an entry of the schema.
 //
 // Since QEMU 2.5.
 type SchemaInfo struct {
-	// TBD
+	// Its name; that of a type has no meaning but to refer to it.
 	Name string
-	// TBD
+	// What it describes.
 	MetaType SchemaMetaType
-	// TBD (since 4.1)
+	// Its feature flags (since 4.1).
 	Features []string
 	// Variant holds the members that depend on MetaType; nil for values without any.
 	Variant SchemaInfoVariant
@@ -2413,711 +2469,728 @@ func (*SchemaInfoAlternate) isSchemaInfoVariant() {}
 func (*SchemaInfoCommand) isSchemaInfoVariant()   {}
 func (*SchemaInfoEvent) isSchemaInfoVariant()     {}
 
-// SchemaInfoBuiltin: TBD
+// SchemaInfoBuiltin: a predefined type.
 //
 // Since QEMU 2.5.
 type SchemaInfoBuiltin struct {
-	// TBD
+	// What it is in JSON.
 	JsonType JSONType
 }
 
-// SchemaInfoEnum: TBD
+// SchemaInfoEnum: an enumeration.
 //
 // Since QEMU 2.5.
 type SchemaInfoEnum struct {
-	// TBD (since 6.2)
+	// Its values (since 6.2).
 	Members []*SchemaInfoEnumMember
-	// TBD
+	// The names of its values.
 	Values []string
 }
 
-// SchemaInfoEnumMember: TBD
+// SchemaInfoEnumMember: a value of an enumeration.
 //
 // Since QEMU 6.2.
 type SchemaInfoEnumMember struct {
-	// TBD
+	// Its name.
 	Name string
-	// TBD
+	// Its feature flags.
 	Features []string
 }
 
-// SchemaInfoArray: TBD
+// SchemaInfoArray: a list.
 //
 // Since QEMU 2.5.
 type SchemaInfoArray struct {
-	// TBD
+	// Type of its elements.
 	ElementType string
 }
 
-// SchemaInfoObject: TBD
+// SchemaInfoObject: a struct or union.
 //
 // Since QEMU 2.5.
 type SchemaInfoObject struct {
-	// TBD
+	// Its members, those of branches apart.
 	Members []*SchemaInfoObjectMember
-	// TBD
+	// The member that chooses the branch; of unions only.
 	Tag *string
-	// TBD
+	// Its branches; of unions only.
 	Variants []*SchemaInfoObjectVariant
 }
 
-// SchemaInfoObjectMember: TBD
+// SchemaInfoObjectMember: a member of a struct or union.
 //
 // Since QEMU 2.5.
 type SchemaInfoObjectMember struct {
-	// TBD
+	// Its name.
 	Name string
-	// TBD
+	// Its type.
 	Type string
-	// TBD
+	// There, and always null, if the member is optional.
 	Default Any
-	// TBD (since 5.0)
+	// Its feature flags (since 5.0).
 	Features []string
 }
 
-// SchemaInfoObjectVariant: TBD
+// SchemaInfoObjectVariant: a branch of a union.
 //
 // Since QEMU 2.5.
 type SchemaInfoObjectVariant struct {
-	// TBD
+	// The value of the tag.
 	Case string
-	// TBD
+	// The type whose members there are then.
 	Type string
 }
 
-// SchemaInfoAlternate: TBD
+// SchemaInfoAlternate: a choice by JSON type.
 //
 // Since QEMU 2.5.
 type SchemaInfoAlternate struct {
-	// TBD
+	// The types to choose from.
 	Members []*SchemaInfoAlternateMember
 }
 
-// SchemaInfoAlternateMember: TBD
+// SchemaInfoAlternateMember: a type to choose.
 //
 // Since QEMU 2.5.
 type SchemaInfoAlternateMember struct {
-	// TBD
+	// The type.
 	Type string
 }
 
-// SchemaInfoCommand: TBD
+// SchemaInfoCommand: a command.
 //
 // Since QEMU 2.5.
 type SchemaInfoCommand struct {
-	// TBD
+	// Type of its arguments.
 	ArgType string
-	// TBD
+	// Type of its answer.
 	RetType string
-	// TBD (since 2.12)
+	// It can overtake others (default: false) (since 2.12).
 	AllowOob *bool
 }
 
-// SchemaInfoEvent: TBD
+// SchemaInfoEvent: an event.
 //
 // Since QEMU 2.5.
 type SchemaInfoEvent struct {
-	// TBD
+	// Type of its data.
 	ArgType string
 }
 
-// ObjectPropertyInfo: TBD
+// ObjectPropertyInfo: a property.
 //
 // Since QEMU 1.2.
 type ObjectPropertyInfo struct {
-	// TBD
+	// Its name.
 	Name string
-	// TBD
+	// Its type: a simple one such as bool or str, child<T> for a part, link<T>
+	// for a reference.
 	Type string
-	// TBD
+	// What it is for.
 	Description *string
-	// TBD (since 5.0)
+	// Its value in a new object (since 5.0).
 	DefaultValue Any
 }
 
-// ObjectTypeInfo: TBD
+// ObjectTypeInfo: a type of objects.
 //
 // Since QEMU 1.1.
 type ObjectTypeInfo struct {
-	// TBD
+	// Its name.
 	Name string
-	// TBD (since 2.10)
+	// No objects of it can be made; absent if they can (since 2.10).
 	Abstract *bool
-	// TBD (since 2.10)
+	// The type it comes from (since 2.10).
 	Parent *string
 }
 
-// CanHostSocketcanProperties: TBD
+// CanHostSocketcanProperties: options of a CAN bus that is one of the host's.
 //
 // Since QEMU 2.12.
 type CanHostSocketcanProperties struct {
-	// TBD
+	// The host's interface.
 	If string
-	// TBD
+	// Id of the bus to join it with.
 	Canbus string
 }
 
-// ColoCompareProperties: TBD
+// ColoCompareProperties: options of the object that compares packets for COLO.
 //
 // Since QEMU 2.8.
 type ColoCompareProperties struct {
-	// TBD
+	// Character device with packets of the primary.
 	PrimaryIn string
-	// TBD
+	// Character device with packets of the secondary.
 	SecondaryIn string
-	// TBD
+	// Character device for output.
 	Outdev string
-	// TBD
+	// Id of the thread to run in.
 	Iothread string
-	// TBD
+	// Character device to talk to Xen's COLO.
 	NotifyDev *string
-	// TBD
+	// Milliseconds a packet waits for its like (default: 3000).
 	CompareTimeout *uint64
-	// TBD
+	// Milliseconds between searches for those which waited too long (default:
+	// 3000).
 	ExpiredScanCycle *uint32
-	// TBD
+	// Most packets that wait (default: 1024).
 	MaxQueueSize *uint32
-	// TBD
+	// Packets have virtio headers (default: false).
 	VnetHdrSupport *bool
 }
 
-// CryptodevBackendProperties: TBD
+// CryptodevBackendProperties: options of a crypto backend.
 //
 // Since QEMU 2.8.
 type CryptodevBackendProperties struct {
-	// TBD
+	// Number of queues (default: 1).
 	Queues *uint32
-	// TBD (since 8.0)
+	// Limit of bytes a second (default: 0, none) (since 8.0).
 	ThrottleBps *uint64
-	// TBD (since 8.0)
+	// Limit of operations a second (default: 0, none) (since 8.0).
 	ThrottleOps *uint64
 }
 
-// CryptodevVhostUserProperties: TBD
+// CryptodevVhostUserProperties: options of a crypto backend in another
+// process.
 //
 // Since QEMU 2.12.
 type CryptodevVhostUserProperties struct {
-	// TBD
+	// Number of queues (default: 1).
 	Queues *uint32
-	// TBD (since 8.0)
+	// Limit of bytes a second (default: 0, none) (since 8.0).
 	ThrottleBps *uint64
-	// TBD (since 8.0)
+	// Limit of operations a second (default: 0, none) (since 8.0).
 	ThrottleOps *uint64
-	// TBD
+	// Character device that leads there.
 	Chardev string
 }
 
-// DBusVMStateProperties: TBD
+// DBusVMStateProperties: options of the object that migrates the state of
+// helpers.
 //
 // Since QEMU 5.0.
 type DBusVMStateProperties struct {
-	// TBD
+	// Address of the bus.
 	Addr string
-	// TBD
+	// Their ids, separated by commas (default: all).
 	IdList *string
 }
 
-// NetfilterProperties: TBD
+// NetfilterProperties: options of every network filter.
 //
 // Since QEMU 2.5.
 type NetfilterProperties struct {
-	// TBD
+	// Id of the network backend.
 	Netdev string
-	// TBD
+	// Which packets it sees (default: all).
 	Queue *NetFilterDirection
-	// TBD
+	// On or off (default: on).
 	Status *string
-	// TBD
+	// Head, tail, or "id=" and another filter's id (default: tail).
 	Position *string
-	// TBD
+	// On which side of that filter (default: behind).
 	Insert *NetfilterInsert
 }
 
-// FilterBufferProperties: TBD
+// FilterBufferProperties: options of the filter that delays packets.
 //
 // Since QEMU 2.5.
 type FilterBufferProperties struct {
-	// TBD
+	// Id of the network backend.
 	Netdev string
-	// TBD
+	// Which packets it sees (default: all).
 	Queue *NetFilterDirection
-	// TBD
+	// On or off (default: on).
 	Status *string
-	// TBD
+	// Head, tail, or "id=" and another filter's id (default: tail).
 	Position *string
-	// TBD
+	// On which side of that filter (default: behind).
 	Insert *NetfilterInsert
-	// TBD
+	// Microseconds after which packets are let go; not 0.
 	Interval uint32
 }
 
-// FilterDumpProperties: TBD
+// FilterDumpProperties: options of the filter that writes packets to a file.
 //
 // Since QEMU 2.5.
 type FilterDumpProperties struct {
-	// TBD
+	// Id of the network backend.
 	Netdev string
-	// TBD
+	// Which packets it sees (default: all).
 	Queue *NetFilterDirection
-	// TBD
+	// On or off (default: on).
 	Status *string
-	// TBD
+	// Head, tail, or "id=" and another filter's id (default: tail).
 	Position *string
-	// TBD
+	// On which side of that filter (default: behind).
 	Insert *NetfilterInsert
-	// TBD
+	// The file.
 	File string
-	// TBD
+	// Most bytes kept of a packet (default: 65536).
 	Maxlen *uint32
 }
 
-// FilterMirrorProperties: TBD
+// FilterMirrorProperties: options of the filter that copies packets.
 //
 // Since QEMU 2.6.
 type FilterMirrorProperties struct {
-	// TBD
+	// Id of the network backend.
 	Netdev string
-	// TBD
+	// Which packets it sees (default: all).
 	Queue *NetFilterDirection
-	// TBD
+	// On or off (default: on).
 	Status *string
-	// TBD
+	// Head, tail, or "id=" and another filter's id (default: tail).
 	Position *string
-	// TBD
+	// On which side of that filter (default: behind).
 	Insert *NetfilterInsert
-	// TBD
+	// Character device the copies go to.
 	Outdev string
-	// TBD
+	// Packets have virtio headers (default: false).
 	VnetHdrSupport *bool
 }
 
-// FilterRedirectorProperties: TBD
+// FilterRedirectorProperties: options of the filter that leads packets
+// elsewhere.
 //
 // Since QEMU 2.6.
 type FilterRedirectorProperties struct {
-	// TBD
+	// Id of the network backend.
 	Netdev string
-	// TBD
+	// Which packets it sees (default: all).
 	Queue *NetFilterDirection
-	// TBD
+	// On or off (default: on).
 	Status *string
-	// TBD
+	// Head, tail, or "id=" and another filter's id (default: tail).
 	Position *string
-	// TBD
+	// On which side of that filter (default: behind).
 	Insert *NetfilterInsert
-	// TBD
+	// Character device they come from.
 	Indev *string
-	// TBD
+	// Character device they go to.
 	Outdev *string
-	// TBD
+	// Packets have virtio headers (default: false).
 	VnetHdrSupport *bool
 }
 
-// FilterRewriterProperties: TBD
+// FilterRewriterProperties: options of the filter that adapts packets of a
+// COLO secondary.
 //
 // Since QEMU 2.8.
 type FilterRewriterProperties struct {
-	// TBD
+	// Id of the network backend.
 	Netdev string
-	// TBD
+	// Which packets it sees (default: all).
 	Queue *NetFilterDirection
-	// TBD
+	// On or off (default: on).
 	Status *string
-	// TBD
+	// Head, tail, or "id=" and another filter's id (default: tail).
 	Position *string
-	// TBD
+	// On which side of that filter (default: behind).
 	Insert *NetfilterInsert
-	// TBD
+	// Packets have virtio headers (default: false).
 	VnetHdrSupport *bool
 }
 
-// InputBarrierProperties: TBD
+// InputBarrierProperties: options of a client of Barrier, which shares
+// keyboard and mouse.
 //
 // Since QEMU 4.2.
 type InputBarrierProperties struct {
-	// TBD
+	// Name of this screen.
 	Name string
-	// TBD
+	// Name of the server (default: localhost).
 	Server *string
-	// TBD
+	// Its port (default: 24800).
 	Port *string
-	// TBD
+	// Left edge of the screen (default: 0).
 	XOrigin *string
-	// TBD
+	// Upper edge of the screen (default: 0).
 	YOrigin *string
-	// TBD
+	// Width of the screen (default: 1920).
 	Width *string
-	// TBD
+	// Height of the screen (default: 1080).
 	Height *string
 }
 
-// InputLinuxProperties: TBD
+// InputLinuxProperties: options of an input device of the host.
 //
 // Since QEMU 2.6.
 type InputLinuxProperties struct {
-	// TBD
+	// Path of its event device.
 	Evdev string
-	// TBD
+	// The keys switch all devices at once (default: false).
 	GrabAll *bool
-	// TBD
+	// Repeat keys that are held (default: false).
 	Repeat *bool
-	// TBD
+	// The keys that switch it (default: ctrl-ctrl).
 	GrabToggle *GrabToggleKeys
 }
 
-// IothreadProperties: TBD
+// IothreadProperties: options of an I/O thread.
 //
 // Since QEMU 2.0.
 type IothreadProperties struct {
-	// TBD
+	// Most requests submitted at once; 0 leaves it to the engine (default: 0).
 	AioMaxBatch *int64
-	// TBD
+	// Threads kept in the pool (default: 0).
 	ThreadPoolMin *int64
-	// TBD
+	// Most threads in the pool (default: 64).
 	ThreadPoolMax *int64
-	// TBD
+	// Most nanoseconds spent polling before it sleeps, 0 for none (default:
+	// 32768).
 	PollMaxNs *int64
-	// TBD
+	// By which factor that time grows, 0 for the usual (default: 0).
 	PollGrow *int64
-	// TBD
+	// By which factor that time shrinks, 0 for the usual (default: 0).
 	PollShrink *int64
 }
 
-// MainLoopProperties: TBD
+// MainLoopProperties: options of the main loop.
 //
 // Since QEMU 7.1.
 type MainLoopProperties struct {
-	// TBD
+	// Most requests submitted at once; 0 leaves it to the engine (default: 0).
 	AioMaxBatch *int64
-	// TBD
+	// Threads kept in the pool (default: 0).
 	ThreadPoolMin *int64
-	// TBD
+	// Most threads in the pool (default: 64).
 	ThreadPoolMax *int64
 }
 
-// MemoryBackendProperties: TBD
+// MemoryBackendProperties: options of every kind of memory.
 //
 // Since QEMU 2.1.
 type MemoryBackendProperties struct {
-	// TBD
+	// It belongs in core dumps (default: the machine's choice).
 	Dump *bool
-	// TBD
+	// NUMA nodes of the host to take it from.
 	HostNodes []uint16
-	// TBD
+	// Pages may be merged with equal ones (default: the machine's choice).
 	Merge *bool
-	// TBD
+	// How those nodes are chosen (default: default).
 	Policy *HostMemPolicy
-	// TBD
+	// Allocate it at once (default: false).
 	Prealloc *bool
-	// TBD
+	// Threads that do so (default: 1).
 	PreallocThreads *uint32
-	// TBD (since 7.2)
+	// Id of the thread context for them (default: none) (since 7.2).
 	PreallocContext *string
-	// TBD
+	// It can be shared with other processes (default: depends on the kind).
 	Share *bool
-	// TBD (since 6.1)
+	// Reserve swap space for it (default: true) (since 6.1).
 	Reserve *bool
-	// TBD
+	// Its bytes.
 	Size uint64
-	// TBD
+	// Its id for migration is its path (default: false).
 	XUseCanonicalPathForRamblockId *bool
 }
 
-// MemoryBackendFileProperties: TBD
+// MemoryBackendFileProperties: options of memory that is a file.
 //
 // Since QEMU 2.1.
 type MemoryBackendFileProperties struct {
-	// TBD
+	// It belongs in core dumps (default: the machine's choice).
 	Dump *bool
-	// TBD
+	// NUMA nodes of the host to take it from.
 	HostNodes []uint16
-	// TBD
+	// Pages may be merged with equal ones (default: the machine's choice).
 	Merge *bool
-	// TBD
+	// How those nodes are chosen (default: default).
 	Policy *HostMemPolicy
-	// TBD
+	// Allocate it at once (default: false).
 	Prealloc *bool
-	// TBD
+	// Threads that do so (default: 1).
 	PreallocThreads *uint32
-	// TBD (since 7.2)
+	// Id of the thread context for them (default: none) (since 7.2).
 	PreallocContext *string
-	// TBD
+	// It can be shared with other processes (default: depends on the kind).
 	Share *bool
-	// TBD (since 6.1)
+	// Reserve swap space for it (default: true) (since 6.1).
 	Reserve *bool
-	// TBD
+	// Its bytes.
 	Size uint64
-	// TBD
+	// Its id for migration is its path (default: false).
 	XUseCanonicalPathForRamblockId *bool
-	// TBD
+	// Alignment of the mapping in bytes (default: the page size).
 	Align *uint64
-	// TBD (since 8.1)
+	// Byte of the file at which it starts (default: 0) (since 8.1).
 	Offset *uint64
-	// TBD
+	// The file's contents need not survive (default: false).
 	DiscardData *bool
-	// TBD
+	// The file, or a folder to make one in.
 	MemPath string
-	// TBD
+	// The file is persistent memory (default: false).
 	Pmem *bool
-	// TBD
+	// Open the file for reading only (default: false).
 	Readonly *bool
-	// TBD (since 8.2)
+	// The guest cannot write it; auto as readonly says (default: auto) (since
+	// 8.2).
 	Rom *OnOffAuto
 }
 
-// MemoryBackendMemfdProperties: TBD
+// MemoryBackendMemfdProperties: options of memory that is an anonymous file.
 //
 // Since QEMU 2.12.
 type MemoryBackendMemfdProperties struct {
-	// TBD
+	// It belongs in core dumps (default: the machine's choice).
 	Dump *bool
-	// TBD
+	// NUMA nodes of the host to take it from.
 	HostNodes []uint16
-	// TBD
+	// Pages may be merged with equal ones (default: the machine's choice).
 	Merge *bool
-	// TBD
+	// How those nodes are chosen (default: default).
 	Policy *HostMemPolicy
-	// TBD
+	// Allocate it at once (default: false).
 	Prealloc *bool
-	// TBD
+	// Threads that do so (default: 1).
 	PreallocThreads *uint32
-	// TBD (since 7.2)
+	// Id of the thread context for them (default: none) (since 7.2).
 	PreallocContext *string
-	// TBD
+	// It can be shared with other processes (default: depends on the kind).
 	Share *bool
-	// TBD (since 6.1)
+	// Reserve swap space for it (default: true) (since 6.1).
 	Reserve *bool
-	// TBD
+	// Its bytes.
 	Size uint64
-	// TBD
+	// Its id for migration is its path (default: false).
 	XUseCanonicalPathForRamblockId *bool
-	// TBD
+	// Use huge pages (default: false).
 	Hugetlb *bool
-	// TBD
+	// Bytes of a huge page, 0 for the usual (default: 0).
 	Hugetlbsize *uint64
-	// TBD
+	// Forbid to change its size (default: true).
 	Seal *bool
 }
 
-// MemoryBackendShmProperties: TBD
+// MemoryBackendShmProperties: options of POSIX shared memory.
 //
 // Since QEMU 9.1.
 type MemoryBackendShmProperties struct {
-	// TBD
+	// It belongs in core dumps (default: the machine's choice).
 	Dump *bool
-	// TBD
+	// NUMA nodes of the host to take it from.
 	HostNodes []uint16
-	// TBD
+	// Pages may be merged with equal ones (default: the machine's choice).
 	Merge *bool
-	// TBD
+	// How those nodes are chosen (default: default).
 	Policy *HostMemPolicy
-	// TBD
+	// Allocate it at once (default: false).
 	Prealloc *bool
-	// TBD
+	// Threads that do so (default: 1).
 	PreallocThreads *uint32
-	// TBD (since 7.2)
+	// Id of the thread context for them (default: none) (since 7.2).
 	PreallocContext *string
-	// TBD
+	// It can be shared with other processes (default: depends on the kind).
 	Share *bool
-	// TBD (since 6.1)
+	// Reserve swap space for it (default: true) (since 6.1).
 	Reserve *bool
-	// TBD
+	// Its bytes.
 	Size uint64
-	// TBD
+	// Its id for migration is its path (default: false).
 	XUseCanonicalPathForRamblockId *bool
 }
 
-// MemoryBackendEpcProperties: TBD
+// MemoryBackendEpcProperties: options of memory of an SGX enclave.
 //
 // Since QEMU 6.2.
 type MemoryBackendEpcProperties struct {
-	// TBD
+	// It belongs in core dumps (default: the machine's choice).
 	Dump *bool
-	// TBD
+	// NUMA nodes of the host to take it from.
 	HostNodes []uint16
-	// TBD
+	// Pages may be merged with equal ones (default: the machine's choice).
 	Merge *bool
-	// TBD
+	// How those nodes are chosen (default: default).
 	Policy *HostMemPolicy
-	// TBD
+	// Allocate it at once (default: false).
 	Prealloc *bool
-	// TBD
+	// Threads that do so (default: 1).
 	PreallocThreads *uint32
-	// TBD (since 7.2)
+	// Id of the thread context for them (default: none) (since 7.2).
 	PreallocContext *string
-	// TBD
+	// It can be shared with other processes (default: depends on the kind).
 	Share *bool
-	// TBD (since 6.1)
+	// Reserve swap space for it (default: true) (since 6.1).
 	Reserve *bool
-	// TBD
+	// Its bytes.
 	Size uint64
-	// TBD
+	// Its id for migration is its path (default: false).
 	XUseCanonicalPathForRamblockId *bool
 }
 
-// PrManagerHelperProperties: TBD
+// PrManagerHelperProperties: options of the helper for persistent
+// reservations.
 //
 // Since QEMU 2.11.
 type PrManagerHelperProperties struct {
-	// TBD
+	// Its socket.
 	Path string
 }
 
-// QtestProperties: TBD
+// QtestProperties: options of a qtest server.
 //
 // Since QEMU 6.0.
 type QtestProperties struct {
-	// TBD
+	// Character device it listens at.
 	Chardev string
-	// TBD
+	// File of its log.
 	Log *string
 }
 
-// RemoteObjectProperties: TBD
+// RemoteObjectProperties: options of a device served to another process.
 //
 // Since QEMU 6.0.
 type RemoteObjectProperties struct {
-	// TBD
+	// Name of the descriptor to speak through, received with getfd.
 	Fd string
-	// TBD
+	// Id of the device.
 	Devid string
 }
 
-// VfioUserServerProperties: TBD
+// VfioUserServerProperties: options of a device served by vfio-user.
 //
 // Since QEMU 7.1.
 type VfioUserServerProperties struct {
-	// TBD
+	// Where to listen.
 	Socket SocketAddress
-	// TBD
+	// Id of the device.
 	Device string
 }
 
-// IOMMUFDProperties: TBD
+// IOMMUFDProperties: options of an IOMMU file.
 //
 // Since QEMU 9.0.
 type IOMMUFDProperties struct {
-	// TBD
+	// Name of an open descriptor received with getfd (default: /dev/iommu is
+	// opened).
 	Fd *string
 }
 
-// AcpiGenericInitiatorProperties: TBD
+// AcpiGenericInitiatorProperties: options that tell the guest near which
+// memory a device sits.
 //
 // Since QEMU 9.0.
 type AcpiGenericInitiatorProperties struct {
-	// TBD
+	// Id of the device.
 	PciDev string
-	// TBD
+	// The NUMA node.
 	Node uint32
 }
 
-// AcpiGenericPortProperties: TBD
+// AcpiGenericPortProperties: options that tell the guest near which memory a
+// host bridge sits.
 //
 // Since QEMU 9.2.
 type AcpiGenericPortProperties struct {
-	// TBD
+	// Path of the bridge's bus.
 	PciBus string
-	// TBD
+	// The NUMA node.
 	Node uint32
 }
 
-// RngProperties: TBD
+// RngProperties: options of every source of random numbers.
 //
 // Since QEMU 1.3.
 type RngProperties struct {
-	// TBD
+	// Open it at once (default: false).
 	Opened *bool
 }
 
-// RngEgdProperties: TBD
+// RngEgdProperties: options of a source that is a daemon.
 //
 // Since QEMU 1.3.
 type RngEgdProperties struct {
-	// TBD
+	// Open it at once (default: false).
 	Opened *bool
-	// TBD
+	// Character device that leads to it.
 	Chardev string
 }
 
-// RngRandomProperties: TBD
+// RngRandomProperties: options of a source that is a file.
 //
 // Since QEMU 1.3.
 type RngRandomProperties struct {
-	// TBD
+	// Open it at once (default: false).
 	Opened *bool
-	// TBD
+	// The file (default: /dev/urandom).
 	Filename *string
 }
 
-// SevGuestProperties: TBD
+// SevGuestProperties: options of AMD SEV.
 //
 // Since QEMU 2.12.
 type SevGuestProperties struct {
-	// TBD
+	// The host's device (default: /dev/sev) (since 2.12).
 	SevDevice *string
-	// TBD
+	// Bit of a page table entry that says "encrypted" (default: 0) (since
+	// 2.12).
 	Cbitpos *uint32
-	// TBD
+	// Bits of physical addresses lost to encryption (since 2.12).
 	ReducedPhysBits uint32
-	// TBD (since 6.2)
+	// Let the firmware measure kernel and command line (default: false) (since
+	// 6.2).
 	KernelHashes *bool
-	// TBD
+	// File with the owner's certificate, base64.
 	DhCertFile *string
-	// TBD
+	// File with the owner's session, base64.
 	SessionFile *string
-	// TBD
+	// The policy (default: 1).
 	Policy *uint32
-	// TBD
+	// Handle of the firmware (default: 0).
 	Handle *uint32
-	// TBD (since 9.1)
+	// Use the kernel's older interface (default: auto) (since 9.1).
 	LegacyVmType *OnOffAuto
 }
 
-// SevSnpGuestProperties: TBD
+// SevSnpGuestProperties: options of AMD SEV-SNP.
 //
 // Since QEMU 9.1.
 type SevSnpGuestProperties struct {
-	// TBD
+	// The host's device (default: /dev/sev) (since 2.12).
 	SevDevice *string
-	// TBD
+	// Bit of a page table entry that says "encrypted" (default: 0) (since
+	// 2.12).
 	Cbitpos *uint32
-	// TBD
+	// Bits of physical addresses lost to encryption (since 2.12).
 	ReducedPhysBits uint32
-	// TBD (since 6.2)
+	// Let the firmware measure kernel and command line (default: false) (since
+	// 6.2).
 	KernelHashes *bool
-	// TBD
+	// The policy (default: 0x30000).
 	Policy *uint64
-	// TBD
+	// 16 bytes that tell of workarounds, base64.
 	GuestVisibleWorkarounds *string
-	// TBD
+	// 96 bytes of the identity block, base64.
 	IdBlock *string
-	// TBD
+	// 4096 bytes that authenticate it, base64.
 	IdAuth *string
-	// TBD
+	// id-auth contains an author's key (default: false).
 	AuthorKeyEnabled *bool
-	// TBD
+	// 32 bytes for the guest, base64.
 	HostData *string
-	// TBD
+	// The guest may not use keys of the chip (default: false).
 	VcekDisabled *bool
 }
 
-// ThreadContextProperties: TBD
+// ThreadContextProperties: options of the object in which threads are made.
 //
 // Since QEMU 7.2.
 type ThreadContextProperties struct {
-	// TBD
+	// Processors the threads may run on.
 	CpuAffinity []uint16
-	// TBD
+	// NUMA nodes whose processors they may run on.
 	NodeAffinity []uint16
 }
 
-// ObjectOptions: TBD
+// ObjectOptions: options of an object that a user makes.
 //
 // Since QEMU 6.0.
 type ObjectOptions struct {
-	// TBD
+	// Its type.
 	QomType ObjectType
-	// TBD
+	// Its id, under /objects.
 	Id string
 	// Variant holds the members that depend on QomType; nil for values without any.
 	Variant ObjectOptionsVariant
@@ -3219,286 +3292,291 @@ func (*TlsCredsProperties) isObjectOptionsVariant()             {}
 func (*RemoteObjectProperties) isObjectOptionsVariant()         {}
 func (*VfioUserServerProperties) isObjectOptionsVariant()       {}
 
-// AddfdInfo: TBD
+// AddfdInfo: where a descriptor went.
 //
 // Since QEMU 1.2.
 type AddfdInfo struct {
-	// TBD
+	// Number of the set.
 	FdsetId int64
-	// TBD
+	// Number of the descriptor.
 	Fd int64
 }
 
-// FdsetFdInfo: TBD
+// FdsetFdInfo: a descriptor in a set.
 //
 // Since QEMU 1.2.
 type FdsetFdInfo struct {
-	// TBD
+	// Its number.
 	Fd int64
-	// TBD
+	// The remark given to it.
 	Opaque *string
 }
 
-// FdsetInfo: TBD
+// FdsetInfo: a set of descriptors.
 //
 // Since QEMU 1.2.
 type FdsetInfo struct {
-	// TBD
+	// Its number.
 	FdsetId int64
-	// TBD
+	// The descriptors in it.
 	Fds []*FdsetFdInfo
 }
 
 // QueryBlockstatsArguments are the arguments of [Table.QueryBlockstats].
 type QueryBlockstatsArguments struct {
-	// TBD (since 2.3)
+	// Ask for all named nodes instead of the devices (default: false) (since
+	// 2.3).
 	QueryNodes *bool
 }
 
 // BlockResizeArguments are the arguments of [Table.BlockResize].
 type BlockResizeArguments struct {
-	// TBD
+	// Name of the backend.
 	Device *string
-	// TBD (since 2.0)
+	// Name of the node (since 2.0).
 	NodeName *string
-	// TBD
+	// The new size in bytes.
 	Size int64
 }
 
 // QueryNamedBlockNodesArguments are the arguments of
 // [Table.QueryNamedBlockNodes].
 type QueryNamedBlockNodesArguments struct {
-	// TBD (since 5.0)
+	// Leave out the images behind images (default: false) (since 5.0).
 	Flat *bool
 }
 
 // BlockdevReopenArguments are the arguments of [Table.BlockdevReopen].
 type BlockdevReopenArguments struct {
-	// TBD
+	// The options of each node; node-name says which.
 	Options []*BlockdevOptions
 }
 
 // BlockdevDelArguments are the arguments of [Table.BlockdevDel].
 type BlockdevDelArguments struct {
-	// TBD
+	// The node.
 	NodeName string
 }
 
 // BlockdevSetActiveArguments are the arguments of [Table.BlockdevSetActive].
 type BlockdevSetActiveArguments struct {
-	// TBD
+	// The node (default: all).
 	NodeName *string
-	// TBD
+	// True to use it.
 	Active bool
 }
 
 // BlockSetWriteThresholdArguments are the arguments of
 // [Table.BlockSetWriteThreshold].
 type BlockSetWriteThresholdArguments struct {
-	// TBD
+	// The node.
 	NodeName string
-	// TBD
+	// The offset in bytes; 0 for none.
 	WriteThreshold uint64
 }
 
 // XBlockdevSetIothreadArguments are the arguments of
 // [Table.XBlockdevSetIothread].
 type XBlockdevSetIothreadArguments struct {
-	// TBD
+	// The node.
 	NodeName string
-	// TBD
+	// Id of the thread, null for the main loop.
 	Iothread StrOrNull
-	// TBD
+	// Also if the node is in use (default: false).
 	Force *bool
 }
 
 // RingbufWriteArguments are the arguments of [Table.RingbufWrite].
 type RingbufWriteArguments struct {
-	// TBD
+	// Id of the character device.
 	Device string
-	// TBD
+	// What to write.
 	Data string
-	// TBD
+	// How data is written (default: utf8).
 	Format *DataFormat
 }
 
 // RingbufReadArguments are the arguments of [Table.RingbufRead].
 type RingbufReadArguments struct {
-	// TBD
+	// Id of the character device.
 	Device string
-	// TBD
+	// How many bytes at most.
 	Size int64
-	// TBD
+	// How the answer is written (default: utf8).
 	Format *DataFormat
 }
 
 // ChardevAddArguments are the arguments of [Table.ChardevAdd].
 type ChardevAddArguments struct {
-	// TBD
+	// Its id.
 	Id string
-	// TBD
+	// What it is.
 	Backend ChardevBackend
 }
 
 // ChardevChangeArguments are the arguments of [Table.ChardevChange].
 type ChardevChangeArguments struct {
-	// TBD
+	// The device.
 	Id string
-	// TBD
+	// What it shall be.
 	Backend ChardevBackend
 }
 
 // ChardevRemoveArguments are the arguments of [Table.ChardevRemove].
 type ChardevRemoveArguments struct {
-	// TBD
+	// The device.
 	Id string
 }
 
 // ChardevSendBreakArguments are the arguments of [Table.ChardevSendBreak].
 type ChardevSendBreakArguments struct {
-	// TBD
+	// The device.
 	Id string
 }
 
 // QmpCapabilitiesArguments are the arguments of [Table.QmpCapabilities].
 type QmpCapabilitiesArguments struct {
-	// TBD (since 2.12)
+	// Capabilities to use, of those the greeting offers (default: none) (since
+	// 2.12).
 	Enable []QMPCapability
 }
 
 // QomListArguments are the arguments of [Table.QomList].
 type QomListArguments struct {
-	// TBD
+	// The object, as for qom-get.
 	Path string
 }
 
 // QomGetArguments are the arguments of [Table.QomGet].
 type QomGetArguments struct {
-	// TBD
+	// The object: from the root if it starts with a slash, else the end of a
+	// path that only one object has.
 	Path string
-	// TBD
+	// The property.
 	Property string
 }
 
 // QomSetArguments are the arguments of [Table.QomSet].
 type QomSetArguments struct {
-	// TBD
+	// The object, as for qom-get.
 	Path string
-	// TBD
+	// The property.
 	Property string
-	// TBD
+	// Its new value.
 	Value Any
 }
 
 // QomListTypesArguments are the arguments of [Table.QomListTypes].
 type QomListTypesArguments struct {
-	// TBD
+	// Only those which come from this type (default: all).
 	Implements *string
-	// TBD
+	// Also those of which no objects can be made (default: false).
 	Abstract *bool
 }
 
 // QomListPropertiesArguments are the arguments of [Table.QomListProperties].
 type QomListPropertiesArguments struct {
-	// TBD
+	// The type.
 	Typename string
 }
 
 // ObjectDelArguments are the arguments of [Table.ObjectDel].
 type ObjectDelArguments struct {
-	// TBD
+	// The object.
 	Id string
 }
 
 // DeviceDelArguments are the arguments of [Table.DeviceDel].
 type DeviceDelArguments struct {
-	// TBD
+	// Id or path of the device.
 	Id string
 }
 
 // HumanMonitorCommandArguments are the arguments of
 // [Table.HumanMonitorCommand].
 type HumanMonitorCommandArguments struct {
-	// TBD
+	// The command.
 	CommandLine string
-	// TBD
+	// The processor it is about (default: the first).
 	CpuIndex *int64
 }
 
 // GetfdArguments are the arguments of [Table.Getfd].
 type GetfdArguments struct {
-	// TBD
+	// The name.
 	Fdname string
 }
 
 // ClosefdArguments are the arguments of [Table.Closefd].
 type ClosefdArguments struct {
-	// TBD
+	// The name.
 	Fdname string
 }
 
 // AddFdArguments are the arguments of [Table.AddFd].
 type AddFdArguments struct {
-	// TBD
+	// Number of the set (default: that of a new one).
 	FdsetId *int64
-	// TBD
+	// A remark.
 	Opaque *string
 }
 
 // RemoveFdArguments are the arguments of [Table.RemoveFd].
 type RemoveFdArguments struct {
-	// TBD
+	// Number of the set.
 	FdsetId int64
-	// TBD
+	// The descriptor (default: all).
 	Fd *int64
 }
 
-// StrOrNull: TBD
+// StrOrNull: a string, or expressly none.
 //
 // Since QEMU 2.10.
 //
 // Exactly one of the fields is set.
 type StrOrNull struct {
-	// S is TBD
+	// The string.
 	S *string
-	// N is TBD
+	// There is no string.
 	N bool
 }
 
-// Qcow2OverlapChecks: TBD
+// Qcow2OverlapChecks: which metadata of an image is guarded against being
+// overwritten.
 //
 // Since QEMU 2.9.
 //
 // Exactly one of the fields is set.
 type Qcow2OverlapChecks struct {
-	// Flags is TBD
+	// One flag for each kind.
 	Flags *Qcow2OverlapCheckFlags
-	// Mode is TBD
+	// A name for a set of flags.
 	Mode *Qcow2OverlapCheckMode
 }
 
-// BlockdevRef: TBD
+// BlockdevRef: a child of a node.
 //
 // Since QEMU 2.9.
 //
 // Exactly one of the fields is set.
 type BlockdevRef struct {
-	// Definition is TBD
+	// Options to open it with.
 	Definition *BlockdevOptions
-	// Reference is TBD
+	// Name of a node that exists.
 	Reference *string
 }
 
-// BlockdevRefOrNull: TBD
+// BlockdevRefOrNull: a child of a node that may be missing.
 //
 // Since QEMU 2.9.
 //
 // Exactly one of the fields is set.
 type BlockdevRefOrNull struct {
-	// Definition is TBD
+	// Options to open it with.
 	Definition *BlockdevOptions
-	// Reference is TBD
+	// Name of a node that exists; an empty one means the same as null, which
+	// is deprecated.
 	Reference *string
-	// Null is TBD (since 2.10)
+	// There is none (since 2.10).
 	Null bool
 }

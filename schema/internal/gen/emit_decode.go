@@ -36,7 +36,7 @@ func emitObjectDecoder(w *writer, o *object) {
 	w.p("}")
 	w.p("")
 	if !o.implicit {
-		w.p("// Decode%s reads a %s from a request or a command line.", name, name)
+		w.p("// Decode%s is [Decode] for [%s].", name, name)
 		w.p("func Decode%s(v qjson.Value, mode Mode) (*%s, error) { return Decode[%s](v, mode) }", name, name, name)
 		w.p("")
 		w.use("github.com/qmpblock/qmpblock/qjson")

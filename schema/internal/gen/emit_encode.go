@@ -31,15 +31,9 @@ func emitEncoders(w *writer, s *schema) {
 
 func emitObjectEncoder(w *writer, o *object) {
 	name := typeName(o)
-	if !o.implicit {
-		w.p("// AppendJSON appends the %s as a monitor prints it.", name)
-		w.p("func (x *%s) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }", name)
-		w.p("")
-	} else {
-		w.p("// AppendJSON appends the arguments as a client sends them.")
-		w.p("func (x *%s) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }", name)
-		w.p("")
-	}
+	w.p("// AppendJSON appends the value as a monitor prints it.")
+	w.p("func (x *%s) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }", name)
+	w.p("")
 	if o.tag == nil && !o.branch {
 		emitStraight(w, o)
 		return
@@ -94,7 +88,7 @@ func emitMember(w *writer, m *member, result func(string, ...any)) {
 	if conds != nil {
 		w.p("if %s {", strings.Join(conds, " && "))
 	}
-	key := "appendKey(dst, " + strconv.Quote(strconv.Quote(m.name)+": ") + ")"
+	key := fmt.Sprintf("appendKey(dst, `%q: `)", m.name)
 	result("%s", writeCall(m.typ, key, "x."+goName(m.name), m.optional && !nilable(m.typ)))
 	if conds != nil {
 		w.p("}")

@@ -23,7 +23,7 @@ func emitEvent(w *writer, e *event) {
 	w.comment("", text)
 	w.p("type %s struct {", name)
 	for _, m := range ms {
-		w.comment("\t", m.text)
+		w.comment("\t", sentence(m.text))
 		w.p("\t%s %s", goName(m.name), fieldType(m))
 	}
 	w.p("}")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -17,7 +18,7 @@ func emitEnums(w *writer, s *schema) {
 		w.p("// The values of [%s].", name)
 		w.p("const (")
 		for i, v := range e.onValues() {
-			w.comment("\t", fmt.Sprintf("%s is %q: %s", constName(e, v), v.name, v.text))
+			w.comment("\t", sentence(fmt.Sprintf("%s is %q: %s", constName(e, v), v.name, v.text)))
 			suffix := ""
 			if i == 0 {
 				suffix = fmt.Sprintf(" %s = iota", name)
@@ -73,7 +74,7 @@ func describeType(goName string, c common) string {
 	if goName != c.name {
 		text = goName + " is QAPI's " + c.name + ". " + text
 	} else {
-		text = goName + ": " + text
+		text = goName + ": " + lowerFirst(text)
 	}
 	return text + "\n\nSince QEMU " + c.doc.since.String() + "."
 }
@@ -90,7 +91,7 @@ func emitTypes(w *writer, s *schema) {
 		w.comment("", describeType(name, a.common)+"\n\nExactly one of the fields is set.")
 		w.p("type %s struct {", name)
 		for _, alt := range a.alternatives {
-			w.comment("\t", goName(alt.name)+" is "+lowerFirst(alt.text))
+			w.comment("\t", sentence(alt.text))
 			if isNull(alt.typ) {
 				w.p("\t%s bool", goName(alt.name))
 				continue
@@ -110,11 +111,24 @@ func describeObject(s *schema, o *object) string {
 	return fmt.Sprintf("%s are the arguments of [Table.%s].", name, goName(o.src.doc.symbol))
 }
 
+// lowerFirst begins a text in lower case, unless with a name.
 func lowerFirst(s string) string {
-	if len(s) > 1 && s[1] >= 'A' && s[1] <= 'Z' {
+	word, _, _ := strings.Cut(s, " ")
+	if strings.ToLower(word[1:]) != word[1:] || slices.Contains(properNames, word) {
 		return s
 	}
 	return lower(s)
+}
+
+var properNames = []string{"Ceph", "Linux"}
+
+// sentence gives a member's description a capital and a full stop.
+func sentence(s string) string {
+	s = strings.ToUpper(s[:1]) + s[1:]
+	if strings.HasSuffix(s, ".") {
+		return s
+	}
+	return s + "."
 }
 
 func isNull(t typ) bool {
@@ -155,7 +169,7 @@ func emitStruct(w *writer, o *object, text string) {
 	w.comment("", text)
 	w.p("type %s struct {", typeName(o))
 	for _, m := range o.members() {
-		w.comment("\t", m.text)
+		w.comment("\t", sentence(m.text))
 		w.p("\t%s %s", goName(m.name), fieldType(m))
 	}
 	if o.tag != nil {
