@@ -55,14 +55,14 @@ func (n *Node) insertChild(c *Child, at int) {
 func (w *Write) link(c *Child, n *Node) {
 	c.node = n
 	n.parents.add(c)
-	if n.quiesce > 0 {
+	if n.quiesce.Load() > 0 {
 		c.owner.drainedBegin()
 	}
 	w.graph.tracer.At(trace.GraphAttachChild).Str("owner", c.owner.describe()).Str("child", c.name).Str("node", n.name).Send()
 	w.onAbort(func() {
 		n.parents.remove(c)
 		c.node = nil
-		if n.quiesce > 0 {
+		if n.quiesce.Load() > 0 {
 			c.owner.drainedEnd()
 		}
 	})
@@ -74,14 +74,14 @@ func (w *Write) unlink(c *Child) *Node {
 	n := c.node
 	n.parents.remove(c)
 	c.node = nil
-	if n.quiesce > 0 {
+	if n.quiesce.Load() > 0 {
 		c.owner.drainedEnd()
 	}
 	w.graph.tracer.At(trace.GraphDetachChild).Str("owner", c.owner.describe()).Str("child", c.name).Str("node", n.name).Send()
 	w.onAbort(func() {
 		c.node = n
 		n.parents.add(c)
-		if n.quiesce > 0 {
+		if n.quiesce.Load() > 0 {
 			c.owner.drainedBegin()
 		}
 	})

@@ -21,8 +21,7 @@ func (n *Node) DrainedEnd() {
 }
 
 func (n *Node) drainedBegin() {
-	n.quiesce++
-	if n.quiesce > 1 {
+	if n.quiesce.Add(1) > 1 {
 		return
 	}
 	for c := n.parents.head; c != nil; c = c.nextParent {
@@ -34,8 +33,7 @@ func (n *Node) drainedBegin() {
 }
 
 func (n *Node) drainedEnd() {
-	n.quiesce--
-	if n.quiesce > 0 {
+	if n.quiesce.Add(-1) > 0 {
 		return
 	}
 	if d, ok := n.instance.(Drainer); ok {
@@ -63,7 +61,7 @@ func (n *Node) busy() bool {
 func (n *Node) begin() { n.inFlight.Add(1) }
 
 func (n *Node) end() {
-	if n.inFlight.Add(-1) == 0 {
+	if n.inFlight.Add(-1) == 0 && n.quiesce.Load() > 0 {
 		n.graph.main.Kick()
 	}
 }

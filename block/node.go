@@ -44,7 +44,7 @@ type Node struct {
 
 	limits       Limits
 	totalSectors atomic.Int64
-	quiesce      int
+	quiesce      atomic.Int32 // nesting of drained sections
 	inFlight     atomic.Int64
 	tracked      trackedRequests
 
