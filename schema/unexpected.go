@@ -99,22 +99,37 @@ func (t *hashTable) resize() {
 	t.rebuild()
 }
 
+// rebuild moves every member to the place it has in a table of the right
+// size, in the very array: slot after slot is emptied, and what is put into a
+// slot that has not had its turn throws out what lies there, which moves next.
 func (t *hashTable) rebuild() {
-	old := t.slots
+	old := len(t.slots)
 	size := minTable
 	for want := int(float64(t.nodes) * 1.333); size <= want; {
 		size *= 2
 	}
-	t.slots = make([]string, size)
-	t.occupied, t.nodes = 0, 0
-	for _, s := range old {
-		if s != "" && s != removed {
-			i, _ := t.find(s[1:])
-			t.slots[i] = s
-			t.occupied++
-			t.nodes++
+	if size > old {
+		t.slots = append(t.slots, make([]string, size-old)...)
+	}
+	prime, mask := tablePrimes[log2(size)], uint32(size-1)
+	settled := make([]bool, len(t.slots))
+	for i := range old {
+		name := t.slots[i]
+		if settled[i] {
+			continue
+		}
+		t.slots[i] = ""
+		for name != "" && name != removed {
+			to := stringHash(name[1:]) * 11 % prime
+			for distance := uint32(1); settled[to]; distance++ {
+				to = (to + distance) & mask
+			}
+			settled[to] = true
+			name, t.slots[to] = t.slots[to], name
 		}
 	}
+	t.slots = t.slots[:size]
+	t.occupied = t.nodes
 }
 
 func (t *hashTable) first() string {
