@@ -34,6 +34,7 @@ const (
 	tokInteger token = 3
 	tokDouble  token = 4
 	tokKeyword token = 5
+	tokTooLong token = 6 // more than MaxTokenBytes
 )
 
 // class of a byte where a token begins.
@@ -255,6 +256,9 @@ func (l *lexer) number(start, i int) (token, []byte) {
 
 // suspend keeps the beginning of a token until more input comes.
 func (l *lexer) suspend(start int) (token, []byte) {
+	if l.excess(start, len(l.in)) {
+		return tokTooLong, nil
+	}
 	l.partial = append(l.partial, l.in[start:]...)
 	l.in = nil
 	return tokNone, nil
@@ -262,6 +266,9 @@ func (l *lexer) suspend(start int) (token, []byte) {
 
 // finish ends the token before in[end].
 func (l *lexer) finish(t token, start, end int) (token, []byte) {
+	if l.excess(start, end) {
+		return tokTooLong, nil
+	}
 	text := l.in[start:end]
 	if len(l.partial) > 0 {
 		text = append(l.partial, text...)
@@ -276,6 +283,18 @@ func (l *lexer) finish(t token, start, end int) (token, []byte) {
 		l.state = lexRecover
 	}
 	return t, text
+}
+
+// excess checks the length of the token that reaches to in[end]. One that is
+// too long ends where it became so; reading goes on right behind.
+func (l *lexer) excess(start, end int) bool {
+	room := MaxTokenBytes - len(l.partial)
+	if end-start <= room {
+		return false
+	}
+	l.in = l.in[start+room+1:]
+	l.state, l.partial = lexStart, nil
+	return true
 }
 
 // flush ends the input: what is unfinished becomes a token.

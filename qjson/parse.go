@@ -67,8 +67,18 @@ func (p *Parser) Use(d *Doc) { p.doc = d }
 // reported that it needs more. The parser reads b until then.
 func (p *Parser) Feed(b []byte) { p.lex.in = b }
 
-// Pending reports whether input is left that Next has not looked at yet.
-func (p *Parser) Pending() bool { return len(p.lex.in) > 0 }
+// Pending reports whether input is left that Next has not looked at yet, and
+// that is more than white space.
+func (p *Parser) Pending() bool {
+	in := p.lex.in
+	for len(in) > 0 && classes[in[0]] == classSpace {
+		in = in[1:]
+	}
+	if p.lex.state == lexStart {
+		p.lex.in = in
+	}
+	return len(in) > 0
+}
 
 // Reset forgets all input, finished and unfinished.
 func (p *Parser) Reset() {
@@ -109,11 +119,13 @@ func (p *Parser) token(t token, text []byte) (done bool, v Value, err error) {
 		p.doc.Reset()
 		p.started = true
 	}
-	if t == tokError {
+	switch t {
+	case tokError:
 		p.started = false
 		return true, v, stray(text)
-	}
-	switch t {
+	case tokTooLong:
+		p.started = false
+		return true, v, errTooLarge()
 	case '{':
 		p.braces++
 	case '}':
@@ -145,8 +157,8 @@ func (p *Parser) token(t token, text []byte) (done bool, v Value, err error) {
 
 func (p *Parser) overLimit() error {
 	switch {
-	case p.size > MaxTokenBytes:
-		return qerr.New("JSON token size limit exceeded")
+	case p.size >= MaxTokenBytes:
+		return errTooLarge()
 	case p.tokens > MaxTokens:
 		return qerr.New("JSON token count limit exceeded")
 	case p.braces+p.brackets > MaxDepth:
@@ -311,6 +323,8 @@ func (d *Doc) double(text []byte) uint32 {
 	f, _ := strconv.ParseFloat(string(text), 64)
 	return d.add(Double, math.Float64bits(f))
 }
+
+func errTooLarge() error { return qerr.New("JSON token size limit exceeded") }
 
 func syntax(format string, args ...any) *qerr.Error {
 	e := qerr.New(format, args...)
