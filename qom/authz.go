@@ -1,0 +1,157 @@
+package qom
+
+import (
+	"sync"
+
+	"github.com/qmpblock/qmpblock/qjson"
+)
+
+// authzSimple is the value of an authz-simple object: it names one identity
+// that is let in.
+type authzSimple struct {
+	mu       sync.Mutex
+	identity string
+}
+
+// authzList is the value of an authz-list object: the first rule that matches
+// an identity decides, the policy if none does.
+type authzList struct {
+	mu     sync.Mutex
+	policy string
+	rules  []authzRule
+}
+
+type authzRule struct {
+	match, policy string
+	format        string // "" when not given: exact
+}
+
+func authzPolicies() []string { return []string{"deny", "allow"} }
+
+func newAuthzSimple(*Object) any { return &authzSimple{} }
+func newAuthzList(*Object) any   { return &authzList{policy: "deny"} }
+
+func visitRule(v qjson.Value, path string) (r authzRule, err error) {
+	if v.Kind() != qjson.Object {
+		return r, wrongType(path, "object")
+	}
+	if r.match, err = visitMember(v, path, "match", visitString); err != nil {
+		return r, err
+	}
+	r.policy, err = visitMember(v, path, "policy", func(v qjson.Value, path string) (string, error) {
+		return visitEnum(v, path, "policy", authzPolicies())
+	})
+	if err != nil {
+		return r, err
+	}
+	if format := v.Get("format"); format.Exists() {
+		if r.format, err = visitEnum(format, path+".format", "format", []string{"exact", "glob"}); err != nil {
+			return r, err
+		}
+	}
+	return r, checkMembers(v, path, func(name string) bool { return name == "match" || name == "policy" || name == "format" })
+}
+
+func (r authzRule) appendJSON(dst []byte) []byte {
+	names := []string{"match", "policy"}
+	if r.format != "" {
+		names = append(names, "format")
+	}
+	values := map[string]string{"match": r.match, "policy": r.policy, "format": r.format}
+	return appendSorted(dst, names, func(dst []byte, name string) []byte { return qjson.AppendString(dst, values[name]) })
+}
+
+func identityProperty() *Property {
+	return &Property{
+		Name: "identity",
+		Type: "string",
+		Get: func(o *Object, dst []byte) ([]byte, error) {
+			a := o.Value.(*authzSimple)
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return qjson.AppendString(dst, a.identity), nil
+		},
+		Set: func(o *Object, v qjson.Value) error {
+			s, err := visitString(v, "identity")
+			if err != nil {
+				return err
+			}
+			a := o.Value.(*authzSimple)
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.identity = s
+			return nil
+		},
+	}
+}
+
+func policyProperty() *Property {
+	return &Property{
+		Name: "policy",
+		Type: "QAuthZListPolicy",
+		Get: func(o *Object, dst []byte) ([]byte, error) {
+			a := o.Value.(*authzList)
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return qjson.AppendString(dst, a.policy), nil
+		},
+		Set: func(o *Object, v qjson.Value) error {
+			policy, err := visitEnum(v, "policy", "policy", authzPolicies())
+			if err != nil {
+				return err
+			}
+			a := o.Value.(*authzList)
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.policy = policy
+			return nil
+		},
+	}
+}
+
+func rulesProperty() *Property {
+	return &Property{
+		Name: "rules",
+		Type: "QAuthZListRule",
+		Get: func(o *Object, dst []byte) ([]byte, error) {
+			a := o.Value.(*authzList)
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			dst = append(dst, '[')
+			for i, r := range a.rules {
+				if i > 0 {
+					dst = append(dst, ", "...)
+				}
+				dst = r.appendJSON(dst)
+			}
+			return append(dst, ']'), nil
+		},
+		// As in the reference a value with a mistake leaves no rules at all.
+		Set: func(o *Object, v qjson.Value) error {
+			rules, err := visitList(v, "rules", visitRule)
+			a := o.Value.(*authzList)
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.rules = rules
+			return err
+		},
+	}
+}
+
+// authzTypes are authz and its descendants. Files of rules cannot be used: the
+// reference lists their type but knows it under another name when one is to be
+// created, and so creates none.
+func authzTypes() []*Type {
+	return []*Type{
+		{Name: "authz", Parent: typeObject, Abstract: true},
+		{Name: "authz-list", Parent: "authz", Interfaces: []string{typeUserCreatable}, New: newAuthzList, Properties: []*Property{
+			policyProperty(), rulesProperty(),
+		}},
+		{Name: "authz-list-file", Parent: "authz", Interfaces: []string{typeUserCreatable}, Properties: []*Property{
+			{Name: "filename", Type: "string"}, {Name: "refresh", Type: "bool"},
+		}},
+		{Name: "authz-simple", Parent: "authz", Interfaces: []string{typeUserCreatable}, New: newAuthzSimple, Properties: []*Property{
+			identityProperty(),
+		}},
+	}
+}
