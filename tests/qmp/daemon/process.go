@@ -114,6 +114,23 @@ func (p *Process) AwaitSocket(path string, limit time.Duration) error {
 	return nil
 }
 
+// AwaitEndOrRest waits until the process has ended, which it reports, or has
+// been asleep for a while.
+func (p *Process) AwaitEndOrRest(limit time.Duration) (ended bool, err error) {
+	const asleep = 400 * time.Millisecond
+	since := time.Now()
+	err = p.await(limit, func() bool {
+		if !p.rests() {
+			since = time.Now()
+		}
+		return time.Since(since) >= asleep
+	})
+	if errors.Is(err, ErrEnded) {
+		return true, nil
+	}
+	return false, err
+}
+
 // ErrEnded is what AwaitSocket wraps when the process is gone.
 var ErrEnded = errors.New("the process has ended")
 

@@ -21,7 +21,7 @@ var rules = []rule{
 	{regexp.MustCompile(`\b(disk size): .*`), `$1: 0`},                                        // qemu-img info
 	{regexp.MustCompile(`ops; .* sec \(.*\)`), `ops; 00.00 sec (0 B/sec and 0.0000 ops/sec)`}, // qemu-io
 	{regexp.MustCompile(`/dev/(pts|loop)/?\d+`), `/dev/$1/0`},
-	{regexp.MustCompile(`<-> 127\.0\.0\.1:\d+`), `<-> 127.0.0.1:0`}, // a client's port
+	{regexp.MustCompile(`127\.0\.0\.1:\d+`), `127.0.0.1:0`}, // a client's port; those agreed upon are ${PORT}
 	{regexp.MustCompile(`\bpid \d+`), `pid 0`},
 }
 

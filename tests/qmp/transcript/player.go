@@ -245,7 +245,7 @@ func (p *Player) perform(s *Step) ([]Expect, error) {
 	case "!":
 		return p.shell([]string{"sh", "-c", rest}, p.contract)
 	case "cli":
-		return p.shell([]string{"sh", "-c", "exec " + strings.Join(p.command(), " ") + " " + rest}, p.name)
+		return p.cli(rest)
 	case "locks":
 		return p.locks(rest)
 	case "bg":
@@ -444,6 +444,30 @@ func (p *Player) shell(command []string, clean func(string) string) ([]Expect, e
 		got = append(got, Expect{Status, main, strconv.Itoa(status)})
 	}
 	return got, nil
+}
+
+// cli runs the daemon's program. One that has come to rest instead of ending
+// is stopped, and its status is "running".
+func (p *Player) cli(words string) ([]Expect, error) {
+	command := "exec " + strings.Join(p.command(), " ") + " " + words
+	process, err := daemon.Start([]string{"sh", "-c", command}, p.Dir, p.env)
+	if err != nil {
+		return nil, err
+	}
+	defer process.Kill()
+	ended, err := process.AwaitEndOrRest(shellLimit)
+	if err != nil {
+		return nil, fmt.Errorf("%w; it printed: %s", err, process.Output())
+	}
+	got := outputLines(p.name(process.Output()))
+	if !ended {
+		return append(got, Expect{Status, main, "running"}), nil
+	}
+	status, err := process.Wait(replyLimit)
+	if status != 0 {
+		got = append(got, Expect{Status, main, strconv.Itoa(status)})
+	}
+	return got, err
 }
 
 func outputLines(text string) []Expect {
