@@ -310,11 +310,15 @@ func (o *Options) TakeSize(key string, def uint64) (uint64, error) {
 		}
 	}
 	n, err := keyval.ParseSize(v.String())
-	if err != nil {
+	switch err {
+	case nil:
+		return n, nil
+	case keyval.ErrRange:
+		return 0, qerr.New("Value '%s' is out of range for parameter '%s'", v, key)
+	default:
 		return 0, qerr.New("Parameter '%s' expects a non-negative number below 2^64", key).
 			WithHint("Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta- and exabytes, respectively.\n")
 	}
-	return n, nil
 }
 
 // TakeNumber takes a plain non-negative number.
@@ -325,10 +329,14 @@ func (o *Options) TakeNumber(key string, def uint64) (uint64, error) {
 	}
 	o.Delete(key)
 	n, err := keyval.ParseUint(v.String())
-	if err != nil {
+	switch err {
+	case nil:
+		return n, nil
+	case keyval.ErrRange:
+		return 0, qerr.New("Value '%s' is too large for parameter '%s'", v, key)
+	default:
 		return 0, qerr.New("Parameter '%s' expects a number", key)
 	}
-	return n, nil
 }
 
 // TakeEnum takes one of the given values and returns its index.
