@@ -40,9 +40,10 @@ func DecodeAs[T any, P interface {
 	*T
 	decodable
 }](v qjson.Value, mode Mode, version Version) (*T, error) {
-	d := decoder{mode: mode, version: version}
+	d := newDecoder()
+	d.mode, d.version = mode, version
 	x := new(T)
-	if !readObject[T, P](&d, v, x) {
+	if !readObject[T, P](d, v, x) {
 		return nil, d.err
 	}
 	return x, nil
@@ -64,6 +65,16 @@ type decoder struct {
 
 	// path leads from the outermost object to the value being read.
 	path []step
+}
+
+// newDecoder returns a decoder with room for what most requests need.
+func newDecoder() *decoder {
+	return &decoder{used: make([]string, 0, 16), path: make([]step, 0, 8)}
+}
+
+// reset makes a decoder fit for the next request.
+func (d *decoder) reset() {
+	*d = decoder{used: d.used[:0], path: d.path[:0]}
 }
 
 // step is a member's name, or an index of a list when the name is empty.

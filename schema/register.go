@@ -18,17 +18,21 @@ func arguments[T any, P interface {
 	*T
 	decodable
 }](t *Table, args qjson.Value, x *T) error {
-	d := decoder{version: t.version}
-	if !args.Exists() {
-		if P(x).decodeMembers(&d) {
-			return nil
-		}
-		return d.err
+	d := t.decoders.Get().(*decoder)
+	d.version = t.version
+	ok := false
+	if args.Exists() {
+		ok = readObject[T, P](d, args, x)
+	} else {
+		ok = P(x).decodeMembers(d)
 	}
-	if readObject[T, P](&d, args, x) {
+	err := d.err
+	d.reset()
+	t.decoders.Put(d)
+	if ok {
 		return nil
 	}
-	return d.err
+	return err
 }
 
 // noArguments are those of a command without any.

@@ -80,7 +80,7 @@ func readSize(d *decoder, v qjson.Value, p *uint64) bool {
 
 // readNarrow reads an unsigned integer of less than 64 bits. One that is too
 // large is named by its own name alone.
-func readNarrow[T uint8 | uint16 | uint32](d *decoder, v qjson.Value, p *T, name string) bool {
+func readNarrow[T uint16 | uint32](d *decoder, v qjson.Value, p *T, name string) bool {
 	var wide uint64
 	if !readUint64(d, v, &wide) {
 		return false
@@ -88,8 +88,6 @@ func readNarrow[T uint8 | uint16 | uint32](d *decoder, v qjson.Value, p *T, name
 	*p = T(wide)
 	return uint64(*p) == wide || d.fail("Parameter '%s' expects %s", d.lastName(), name)
 }
-
-func readUint8(d *decoder, v qjson.Value, p *uint8) bool { return readNarrow(d, v, p, "uint8_t") }
 
 func readUint16(d *decoder, v qjson.Value, p *uint16) bool { return readNarrow(d, v, p, "uint16_t") }
 

@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"github.com/qmpblock/qmpblock/qjson"
 )
@@ -50,6 +51,7 @@ type Table struct {
 	byName   map[string]*Command
 	byOrder  [ordinals]*Command
 	declared [ordinals]bool
+	decoders sync.Pool
 }
 
 // NewTable returns an empty table that answers as the newest release.
@@ -58,7 +60,11 @@ func NewTable() *Table { return NewTableFor(Newest) }
 // NewTableFor returns an empty table that answers as the given release:
 // commands, members and values which are newer do not exist.
 func NewTableFor(v Version) *Table {
-	return &Table{version: v, byName: map[string]*Command{}}
+	return &Table{
+		version:  v,
+		byName:   map[string]*Command{},
+		decoders: sync.Pool{New: func() any { return newDecoder() }},
+	}
 }
 
 // Version returns the release the table answers as.
