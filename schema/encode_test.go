@@ -80,6 +80,7 @@ var answers = []encodable{
 // the one qjson finds when it prints an object.
 func TestDictOrder(t *testing.T) {
 	t.Parallel()
+	checkDictOrder(t, returnList(nil, everything(Newest).Introspect(), Newest))
 	for seed := range uint64(20) {
 		r := filler{rand.New(rand.NewPCG(seed, 3))}
 		for _, a := range answers {
