@@ -32,6 +32,9 @@ func (n *Node) CoRefreshTotalSectors(co *aio.Co, hint int64) error {
 		if err != nil {
 			return err
 		}
+		if length > maxLength {
+			return qerr.From(syscall.EFBIG)
+		}
 		hint = (length + SectorSize - 1) / SectorSize
 	}
 	if hint > maxLength/SectorSize {
