@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -22,22 +21,28 @@ const poll = 2 * time.Millisecond
 type Process struct {
 	cmd    *exec.Cmd
 	done   chan struct{}
-	status int // valid once done is closed
+	status int    // valid once done is closed
+	final  []byte // what was printed, valid once done is closed
 
-	mu     sync.Mutex
-	output strings.Builder
+	// output is an unlinked file rather than a pipe: what the process has
+	// printed is there at once, and a grandchild cannot hold it open.
+	output *os.File
 }
 
 // Start runs a command in a folder. Its standard input is empty, what it
 // prints is kept.
 func Start(command []string, dir string, env []string) (*Process, error) {
-	p := &Process{cmd: exec.Command(command[0], command[1:]...), done: make(chan struct{})}
-	p.cmd.Dir, p.cmd.Env = dir, env
-	p.cmd.Stdout, p.cmd.Stderr = p, p
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	p.cmd.WaitDelay = 5 * time.Second // a grandchild may keep the pipe open
-	if err := p.cmd.Start(); err != nil {
+	output, err := os.CreateTemp("", "qmp-output")
+	if err != nil {
 		return nil, err
+	}
+	_ = os.Remove(output.Name())
+	p := &Process{cmd: exec.Command(command[0], command[1:]...), done: make(chan struct{}), output: output}
+	p.cmd.Dir, p.cmd.Env = dir, env
+	p.cmd.Stdout, p.cmd.Stderr = output, output
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := p.cmd.Start(); err != nil {
+		return nil, errors.Join(err, output.Close())
 	}
 	go p.reap()
 	return p, nil
@@ -52,20 +57,29 @@ func (p *Process) reap() {
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		p.status = 128 + int(ws.Signal())
 	}
+	p.final = p.printed()
+	_ = p.output.Close()
 }
 
-// Write keeps what the program prints.
-func (p *Process) Write(text []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.output.Write(text)
+func (p *Process) printed() []byte {
+	info, err := p.output.Stat()
+	if err != nil {
+		return nil
+	}
+	text := make([]byte, info.Size())
+	n, _ := p.output.ReadAt(text, 0) // what is there is the answer
+	return text[:n]
 }
 
 // Output is what was printed so far, on both outputs.
 func (p *Process) Output() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.output.String()
+	text := p.printed()
+	select {
+	case <-p.done:
+		text = p.final
+	default:
+	}
+	return string(text)
 }
 
 // Pid is the process number.

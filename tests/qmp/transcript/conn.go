@@ -112,6 +112,13 @@ func (k *conn) poll() (line string, ok, ended bool) {
 	return line, true, k.ended
 }
 
+// putBack makes lines unread again.
+func (k *conn) putBack(lines []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lines = append(lines, k.lines...)
+}
+
 func (k *conn) partial() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -79,7 +79,7 @@ var prologue = map[string]bool{
 var verbs = map[string]bool{
 	"->": true, "->>": true, "->raw": true, "wait": true, "replies": true, "idle": true,
 	"conn": true, "accept": true, "close": true, "shutwr": true, "signal": true, "exit": true, "cli": true,
-	"bgkill": true, "bgwait": true, "fd": true,
+	"bgkill": true, "bgwait": true, "fd": true, "io": true,
 }
 
 // Load parses a file.

@@ -18,11 +18,11 @@ var rules = []rule{
 	{regexp.MustCompile(`"(master-key-)?iters": \d+`), `"${1}iters": 0`}, // LUKS measures the machine
 	// Durations: none stays none.
 	{regexp.MustCompile(`"(\w+_time_ns)": [1-9]\d*`), `"$1": 1`},
-	{regexp.MustCompile(`\b(disk size): .*`), `$1: 0`},                                        // qemu-img info
-	{regexp.MustCompile(`ops; .* sec \(.*\)`), `ops; 00.00 sec (0 B/sec and 0.0000 ops/sec)`}, // qemu-io
+	{regexp.MustCompile(`\b(disk size): .*`), `$1: 0`},                                                    // qemu-img info
+	{regexp.MustCompile(`ops; [0-9:.]+( sec)? \([^)]*\)`), `ops; 00.00 sec (0 B/sec and 0.0000 ops/sec)`}, // qemu-io
 	{regexp.MustCompile(`/dev/(pts|loop)/?\d+`), `/dev/$1/0`},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), `127.0.0.1:0`}, // a client's port; those agreed upon are ${PORT}
-	{regexp.MustCompile(`\bpid \d+`), `pid 0`},
+	{regexp.MustCompile(`\bpid \d+( \(.*\))?`), `pid 0`},
 }
 
 // Normalize makes two lines equal that differ only in what no daemon can

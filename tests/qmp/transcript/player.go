@@ -244,6 +244,8 @@ func (p *Player) perform(s *Step) ([]Expect, error) {
 		return nil, p.need(rest)
 	case "!":
 		return p.shell([]string{"sh", "-c", rest}, p.contract)
+	case "io":
+		return p.io(rest)
 	case "cli":
 		return p.cli(rest)
 	case "locks":
