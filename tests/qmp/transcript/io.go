@@ -7,11 +7,15 @@ import (
 	"time"
 )
 
-// io runs qemu-io commands on a node or device through the monitor: NODE CMD,
-// several separated by " ; ". Their text is the step's output, whether the
+// io runs qemu-io commands on a node or device through the monitor: NODE CMD or -d DEVICE
+// CMD, several separated by " ; ". Their text is the step's output, whether the
 // daemon prints it (as QEMU does) or returns it.
 func (p *Player) io(rest string) ([]Expect, error) {
 	node, commands, _ := strings.Cut(rest, " ")
+	if node == "-d" {
+		device, after, _ := strings.Cut(commands, " ")
+		node, commands = "-d "+device, after
+	}
 	printed := len(p.daemon.Output())
 	var returned strings.Builder
 	for command := range strings.SplitSeq(commands, " ; ") {

@@ -13,7 +13,7 @@ var rules = []rule{
 	{regexp.MustCompile(`"seconds": \d+, "microseconds": \d+`), `"seconds": 0, "microseconds": 0`},
 	{regexp.MustCompile(`^(\s+"(?:micro)?seconds"): \d+`), `$1: 0`}, // pretty=on
 	{regexp.MustCompile(`#block\d+`), `#block000`},
-	{regexp.MustCompile(`"(actual-size|date-sec|date-nsec|vm-clock-sec|vm-clock-nsec|thread-id)": \d+`), `"$1": 0`},
+	{regexp.MustCompile(`"(actual-size|date-sec|date-nsec|vm-clock-sec|vm-clock-nsec|thread-id|fd)": \d+`), `"$1": 0`},
 	{regexp.MustCompile(`"uuid": "[0-9a-f-]{36}"`), `"uuid": ""`},
 	{regexp.MustCompile(`"(master-key-)?iters": \d+`), `"${1}iters": 0`}, // LUKS measures the machine
 	// Durations: none stays none.
