@@ -206,13 +206,18 @@ func (q *reopenQueue) prepare(st *ReopenState) error {
 	n := st.Node
 	driver := st.options.GetString(optDriver)
 	st.Options = st.options.Clone()
+	share, givenShare := st.Options.Get(optForceShare)
+	st.Options.Delete(optForceShare)
 	c, err := takeCommon(n.flags, st.Options)
 	if err != nil {
 		return err
 	}
-	st.Flags, st.forceShare, st.detectZeroes = c.flags, c.forceShare, c.detectZeroes
+	st.Flags, st.forceShare, st.detectZeroes = c.flags, n.forceShare, c.detectZeroes
 	// What identifies the node is compared with what it was, below.
 	st.Options.Set(optDriver, StringOpt(driver))
+	if givenShare {
+		st.Options.Set(optForceShare, share)
+	}
 	if err := q.findReplaced(st); err != nil {
 		return err
 	}
@@ -233,11 +238,11 @@ func (q *reopenQueue) prepare(st *ReopenState) error {
 // resetForbidden finds an option that the node was given, that the new
 // options leave out, and that the driver cannot return to its default.
 func resetForbidden(n *Node, options *Options) (string, bool) {
-	for _, e := range n.options.entries {
-		if isCommonOption(e.key) || options.Has(e.key) || isChildOption(n, e.key) || isMutable(n.drv, e.key) {
-			continue
+	for _, key := range n.options.Keys() {
+		fixed := !isCommonOption(key) || key == optForceShare
+		if fixed && !options.Has(key) && !isChildOption(n, key) && !isMutable(n.drv, key) {
+			return key, true
 		}
-		return e.key, true
 	}
 	return "", false
 }
@@ -298,12 +303,12 @@ func (q *reopenQueue) replacement(st *ReopenState, c *Child, name string) (*Node
 }
 
 // checkUnchanged refuses what the driver did not take, unless it is what the
-// node has already.
+// node has already. The reference refuses force-share even then.
 func (q *reopenQueue) checkUnchanged(st *ReopenState) error {
 	for _, key := range st.Options.Keys() {
 		v, _ := st.Options.Get(key)
 		old, ok := st.Node.options.Get(key)
-		if !ok || old.String() != v.String() {
+		if !ok || key == optForceShare || old.String() != v.String() {
 			return qerr.New("Cannot change the option '%s'", key)
 		}
 	}
