@@ -161,6 +161,13 @@ func TestReopen(t *testing.T) {
 	if !n.ReadOnly() {
 		t.Error("the node is not read-only")
 	}
+	b.Delete("n")
+	// Of several options left out, the first of the dictionary is named.
+	b.Add(`{"driver":"null-co","node-name":"n","latency-ns":1,"read-zeroes":false}`)
+	const want = "Option 'read-zeroes' cannot be reset to its default value"
+	if err := b.Reopen(`{"driver":"null-co","node-name":"n"}`); text(err) != want {
+		t.Errorf("got %v, want %q", err, want)
+	}
 }
 
 func text(err error) string {
