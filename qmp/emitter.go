@@ -65,13 +65,15 @@ func NewEmitter(table *schema.Table, clock Clock, tracer *trace.Tracer) *Emitter
 // the event's name, its data as JSON (empty when it has none), and the time
 // since the epoch. It must not wait for anything, nor keep data.
 func (e *Emitter) Subscribe(f func(name string, data []byte, seconds, microseconds int64)) (cancel func()) {
-	return e.subscribe(func(o *occurrence) { f(o.name, o.data, o.seconds, o.microseconds) })
+	return e.subscribe(func(o *occurrence) { f(o.name, o.data, o.seconds, o.microseconds) }, func() {})
 }
 
-func (e *Emitter) subscribe(receive func(*occurrence)) (cancel func()) {
+// subscribe calls first before any event can come. Neither may wait.
+func (e *Emitter) subscribe(receive func(*occurrence), first func()) (cancel func()) {
 	s := &subscriber{receive}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	first()
 	e.subscribers = append(e.subscribers, s)
 	return func() {
 		e.mu.Lock()
@@ -96,9 +98,7 @@ func (e *Emitter) Emit(event schema.Event) {
 	if t := e.tracer.At(trace.EventEmit); t != nil {
 		t.Str("event", o.name).Bytes("data", o.data).Send()
 	}
-	if !e.hold(o) {
-		e.send(o)
-	}
+	e.pass(o)
 	if cap(o.data)+cap(o.line) > keepMemory {
 		e.memory = occurrence{}
 	}
@@ -119,7 +119,14 @@ func (e *Emitter) Close() {
 	e.timers.Wait()
 }
 
-// send passes an event on. The lock is held.
+// pass sends an event unless it is to be held back. The lock is held.
+func (e *Emitter) pass(o *occurrence) {
+	if !e.hold(o) {
+		e.send(o)
+	}
+}
+
+// send hands an event to all subscribers. The lock is held.
 func (e *Emitter) send(o *occurrence) {
 	if len(e.subscribers) == 0 {
 		return

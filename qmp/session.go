@@ -165,16 +165,20 @@ func (s *Session) answer(v qjson.Value, wrong error, more bool) bool {
 	if cap(s.reply) > keepMemory {
 		s.reply = nil
 	}
-	var err error
-	if more || s.last {
-		err = s.out.put(line)
-	} else {
-		err = s.out.send(line)
-	}
 	if s.negotiated && s.unsubscribe == nil {
-		s.unsubscribe = s.monitor.Events.subscribe(s.event)
+		return s.begin(line)
 	}
-	return err == nil && !s.last
+	if more || s.last {
+		return s.out.put(line) == nil && !s.last
+	}
+	return s.out.send(line) == nil
+}
+
+// begin lets events in, the first right behind the reply that ends the
+// negotiation.
+func (s *Session) begin(reply []byte) bool {
+	s.unsubscribe = s.monitor.Events.subscribe(s.event, func() { _ = s.out.putEvent(reply) })
+	return s.out.flush() == nil
 }
 
 // appendReply executes a message and appends the reply; nothing when there is
