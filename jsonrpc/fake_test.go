@@ -139,7 +139,13 @@ func listen(t *testing.T, spec string) *server {
 		t.Fatal(err)
 	}
 	s.Listener = l
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		l.Serve()
+	}()
 	t.Cleanup(func() {
+		defer func() { <-served }()
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}

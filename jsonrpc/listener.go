@@ -34,13 +34,14 @@ type Config struct {
 	Log      zerolog.Logger
 }
 
-// Listener accepts connections and serves them until it is closed.
+// Listener holds a place where clients can connect.
 type Listener struct {
 	Config
 
 	ctx     context.Context // handed to commands
 	url     string
-	stop    func() error // ends accepting
+	accept  func()       // serves what connects, until stop
+	stop    func() error // gives the place up
 	owned   sync.WaitGroup
 	closing chan struct{}
 
@@ -49,14 +50,16 @@ type Listener struct {
 	ended bool
 }
 
-// Listen starts to serve at a place that spec names:
+// Listen takes the place that spec names. A client may connect from now on,
+// and is served by [Listener.Serve].
 //
 //	unix:PATH     a UNIX socket; a file left behind by a dead server is
 //	              replaced, and the socket is removed at the end
 //	ws:HOST:PORT  a WebSocket; without HOST on 127.0.0.1 only, with port 0 on
 //	              any that is free
 //
-// Commands run with ctx. A client that leaves does not end its command.
+// Commands run with ctx. A client that leaves does not end its command. The
+// caller closes the listener, served or not.
 func Listen(ctx context.Context, spec string, c Config) (*Listener, error) {
 	l := &Listener{Config: c, ctx: ctx, closing: make(chan struct{}), conns: map[*conn]struct{}{}}
 	kind, address, _ := strings.Cut(spec, ":")
@@ -78,9 +81,28 @@ func Listen(ctx context.Context, spec string, c Config) (*Listener, error) {
 // URL says where the listener is: unix:PATH or ws://HOST:PORT/.
 func (l *Listener) URL() string { return l.url }
 
+// Serve serves clients, each on goroutines of its own, until Close.
+func (l *Listener) Serve() {
+	if l.begin() {
+		defer l.owned.Done()
+		l.accept()
+	}
+}
+
+// begin counts Serve among what Close waits for, unless Close came first.
+func (l *Listener) begin() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return false
+	}
+	l.owned.Add(1)
+	return true
+}
+
 // Close stops accepting and ends all connections, each when its command is
-// done and answered, and waits for them. A client that does not read its
-// answer has [FlushLimit] to change its mind.
+// done and answered, and waits for them and for Serve. A client that does not
+// read its answer has [FlushLimit] to change its mind.
 func (l *Listener) Close() error {
 	if !l.end() {
 		return nil

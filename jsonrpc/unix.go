@@ -24,7 +24,7 @@ func (l *Listener) listenUnix(path string) error {
 		return bindError(path, err)
 	}
 	l.url, l.stop = "unix:"+path, ln.Close
-	l.owned.Go(func() { l.acceptUnix(ln) })
+	l.accept = func() { l.acceptUnix(ln) }
 	return nil
 }
 

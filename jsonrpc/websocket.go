@@ -59,12 +59,16 @@ func (l *Listener) listenWebSocket(address string) error {
 		ConnState:         l.trackHTTP,
 		ErrorLog:          log.New(l.Log, "", 0),
 	}
-	l.stop = s.Close
-	l.owned.Go(func() {
+	l.accept = func() {
 		if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			l.Log.Error().Err(err).Str("address", l.url).Msg("JSON-RPC cannot accept connections any more")
 		}
-	})
+	}
+	l.stop = func() error {
+		err := s.Close()
+		_ = ln.Close() // which the server knows only if it has served
+		return err
+	}
 	return nil
 }
 
