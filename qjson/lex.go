@@ -13,7 +13,7 @@ const (
 	lexDoubleE          // inside "…", behind a backslash
 	lexSingleE          // inside '…', behind a backslash
 	lexMinus            // -
-	lexZero             // 0 or -0: no further digit may follow
+	lexZero             // 0 or -0: neither digit nor exponent may follow (observed: 0e1 is 0, e, 1)
 	lexInt              // digits
 	lexDot              // a digit must follow
 	lexFrac             // digits behind the dot
@@ -212,7 +212,7 @@ func (l *lexer) number(start, i int) (token, []byte) {
 			switch {
 			case c == '.':
 				l.state = lexDot
-			case c == 'e' || c == 'E':
+			case (c == 'e' || c == 'E') && l.state == lexInt:
 				l.state = lexE
 			case !digit(c):
 				return l.finish(tokInteger, start, i)

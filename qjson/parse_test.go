@@ -46,6 +46,7 @@ var streams = []struct {
 	{`{"a":{"b":1]}}`, "JSON parse error, expected separator in dict\nJSON parse error, expecting value\nJSON parse error, expecting value"},
 	{"{\"a\" 1 \x01", "JSON parse error, stray '\x01'"},
 	{`0x10 `, "0\nJSON parse error, invalid keyword 'x'\n10"},
+	{`-0e1 0.0e1 `, "0\nJSON parse error, invalid keyword 'e'\n1\n0"},
 	{"-} 1\n01:", "JSON parse error, stray '-}'\nJSON parse error, stray '01'\nJSON parse error, expecting value"},
 	{`"\u01\u0041"`, `JSON parse error, \u01\u is not a valid Unicode character`},
 	{`'\u01"'`, `JSON parse error, \u01"' is not a valid Unicode character`},
