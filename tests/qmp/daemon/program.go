@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"testing"
 	"time"
 )
 
@@ -27,6 +26,14 @@ const ReferenceEnv = "QMPBLOCK_REFERENCE"
 // referenceVersion is what the reference's --version must say: texts and
 // member sets differ between QEMU's releases.
 var referenceVersion = regexp.MustCompile(`version 10\.0\.\d+`)
+
+// TB is what this package needs of a *testing.T. It stands for it so that
+// programs can use the rest without the testing package.
+type TB interface {
+	Helper()
+	Skip(args ...any)
+	Fatal(args ...any)
+}
 
 // Program is a daemon that can be started.
 type Program struct {
@@ -40,7 +47,7 @@ type Program struct {
 
 // Reference returns the reference's programs. A test without them is skipped,
 // or fails where CI=true promises that they are installed.
-func Reference(tb testing.TB) *Program {
+func Reference(tb TB) *Program {
 	tb.Helper()
 	p, err := FindReference()
 	if err != nil {
@@ -124,7 +131,7 @@ func Root() (string, error) {
 
 // Missing skips a test that lacks something of the machine, but fails it
 // where CI=true promises that everything is there.
-func Missing(tb testing.TB, why string) {
+func Missing(tb TB, why string) {
 	tb.Helper()
 	if os.Getenv("CI") == "true" {
 		tb.Fatal(why)
