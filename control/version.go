@@ -22,10 +22,7 @@ func (i *Instance) registerControl(t *schema.Table) {
 	t.QueryVersion(func(context.Context) (*schema.VersionInfo, error) { return i.version, nil })
 	t.QueryCommands(func(context.Context) ([]*schema.CommandInfo, error) { return commandList(t), nil })
 	t.QueryQmpSchema(func(context.Context) ([]*schema.SchemaInfo, error) { return t.Introspect(), nil })
-	t.Quit(func(context.Context) error {
-		i.quit()
-		return nil
-	})
+	t.Quit(i.quit)
 }
 
 // commandList names every command, the last of the schema first.

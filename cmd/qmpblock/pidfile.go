@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// pidFile holds the process ID, and a lock on itself as long as the process
+// lives, so that two daemons cannot share it.
+type pidFile struct {
+	path string
+	file *os.File
+}
+
+func createPidFile(path string) (*pidFile, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, cannotCreate(qerr.Prepend(err, "Cannot open pid file: "))
+	}
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: 0, Start: 0, Len: 0}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock); err != nil {
+		f.Close()
+		return nil, cannotCreate(qerr.Prepend(err, "Cannot lock pid file: "))
+	}
+	if err := writePid(f); err != nil {
+		f.Close()
+		return nil, cannotCreate(qerr.Prepend(err, "Failed to write pid file: "))
+	}
+	return &pidFile{path, f}, nil
+}
+
+func cannotCreate(err error) error { return qerr.Prepend(err, "cannot create PID file: ") }
+
+func writePid(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(f, "%d\n", os.Getpid())
+	return err
+}
+
+func (p *pidFile) remove() {
+	if p != nil {
+		os.Remove(p.path)
+		p.file.Close()
+	}
+}

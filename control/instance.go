@@ -1,0 +1,203 @@
+package control
+
+import (
+	"context"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/chardev"
+	"github.com/qmpblock/qmpblock/drivers"
+	"github.com/qmpblock/qmpblock/fdset"
+	"github.com/qmpblock/qmpblock/jsonrpc"
+	"github.com/qmpblock/qmpblock/qjson"
+	"github.com/qmpblock/qmpblock/qmp"
+	"github.com/qmpblock/qmpblock/qom"
+	"github.com/qmpblock/qmpblock/schema"
+	"github.com/qmpblock/qmpblock/trace"
+)
+
+// Personality is which of QEMU's programs an instance answers as.
+type Personality uint8
+
+const (
+	// StorageDaemon is qemu-storage-daemon: nodes, objects, character devices.
+	StorageDaemon Personality = iota
+	// System is qemu-system-x86_64 as far as it concerns disks: devices come
+	// on top, and a machine that runs or is stopped.
+	System
+)
+
+// Config is what an instance is made with. The zero value is a silent storage
+// daemon.
+type Config struct {
+	Personality Personality
+	// Log receives messages for the person who runs the program.
+	Log zerolog.Logger
+	// Tracer receives trace points; nil for none.
+	Tracer *trace.Tracer
+	// Stdout is where qemu-io prints in the monitor for people; nil is
+	// os.Stdout.
+	Stdout io.Writer
+	// Stopped makes the machine wait for cont.
+	Stopped bool
+}
+
+// Instance is one daemon.
+type Instance struct {
+	cfg     Config
+	version *schema.VersionInfo
+
+	graph    *block.Graph
+	objects  *qom.Tree
+	chardevs *chardev.Set
+	fdsets   *fdset.Sets
+
+	table      *schema.Table
+	dispatcher *qmp.Dispatcher
+	events     *qmp.Emitter
+
+	monitors  []*monitor
+	listeners []*jsonrpc.Listener
+	named     map[*qmp.Monitor]*fdset.Named
+
+	ctx     context.Context
+	cancel  context.CancelFunc
+	serving sync.WaitGroup
+	done    chan struct{}
+	ending  sync.Once
+}
+
+// New makes an instance without monitors, nodes or objects.
+func New(cfg Config) *Instance {
+	if cfg.Stdout == nil {
+		cfg.Stdout = os.Stdout
+	}
+	i := &Instance{
+		cfg:     cfg,
+		version: versionInfo(),
+		table:   schema.NewTable(),
+		fdsets:  &fdset.Sets{},
+		named:   make(map[*qmp.Monitor]*fdset.Named),
+		done:    make(chan struct{}),
+	}
+	i.events = qmp.NewEmitter(i.table, nil, cfg.Tracer)
+	i.ctx, i.cancel = context.WithCancel(context.Background())
+	i.dispatcher = &qmp.Dispatcher{Commands: i.table, Tracer: cfg.Tracer}
+	i.graph = block.New(block.Config{
+		Drivers:        drivers.All(),
+		Tracer:         cfg.Tracer,
+		OpenFile:       i.openFile,
+		WriteThreshold: i.writeThreshold,
+		Panicked:       i.panicked,
+	})
+	i.objects = qom.NewTree(qom.Hooks{NewIOThread: i.newIOThread}, qom.StorageDaemonTypes()...)
+	i.chardevs = chardev.NewSet(i.objects, chardev.Config{Info: func(line string) { cfg.Log.Info().Msg(line) }})
+	i.register()
+	return i
+}
+
+func (i *Instance) register() {
+	t := i.table
+	t.QmpCapabilities(func(ctx context.Context, a *schema.QmpCapabilitiesArguments) error {
+		return qmp.SessionFrom(ctx).Negotiate(a.Enable)
+	})
+	i.registerControl(t)
+	i.registerBlockCore(t)
+	i.registerBlockQuery(t)
+	i.registerJobs(t)
+	i.registerQOM(t)
+	i.registerChar(t)
+}
+
+// Execute runs a command from within the process, as a client would: for
+// tests, and for programs that embed an instance. args is absent or an object;
+// the result is the JSON of the reply's "return".
+func (i *Instance) Execute(ctx context.Context, command string, args qjson.Value) ([]byte, error) {
+	return i.dispatcher.Execute(ctx, command, args, nil)
+}
+
+// Table lists the commands and events that exist.
+func (i *Instance) Table() *schema.Table { return i.table }
+
+// Done is closed when a client has said quit.
+func (i *Instance) Done() <-chan struct{} { return i.done }
+
+// Start begins to serve clients.
+func (i *Instance) Start() {
+	for _, m := range i.monitors {
+		i.serving.Go(func() { m.serve(i.ctx) })
+	}
+	for _, l := range i.listeners {
+		i.serving.Go(l.Serve)
+	}
+}
+
+// Shutdown begins the end on somebody else's behalf than a client's: no command
+// runs any more.
+func (i *Instance) Shutdown(cause schema.ShutdownCause) {
+	i.ending.Do(func() {
+		i.dispatcher.Shutdown()
+		i.announceShutdown(cause)
+	})
+}
+
+// announceShutdown tells clients of the system emulator why it ends.
+func (i *Instance) announceShutdown(cause schema.ShutdownCause) {
+	if i.cfg.Personality == System {
+		i.emit(&schema.ShutdownEvent{Reason: cause})
+	}
+}
+
+// quit is the command: its reply is the last thing that its session sends,
+// after everything that the end brings about.
+func (i *Instance) quit(ctx context.Context) error {
+	i.Shutdown(schema.ShutdownCauseHostQmpQuit)
+	qmp.SessionFrom(ctx).End(func() { close(i.done) })
+	return nil
+}
+
+// Close ends the instance: clients are cut off, everything is closed, every
+// goroutine has ended when it returns.
+func (i *Instance) Close() {
+	i.dispatcher.Shutdown()
+	i.cancel()
+	for _, l := range i.listeners {
+		if err := l.Close(); err != nil {
+			i.cfg.Log.Error().Err(err).Msg("closing a JSON-RPC listener")
+		}
+	}
+	i.serving.Wait()
+	i.events.Close()
+	i.graph.Close()
+	i.objects.Close()
+	i.chardevs.Close()
+	for _, n := range i.named {
+		n.Close()
+	}
+	i.fdsets.Close()
+}
+
+func (i *Instance) emit(e schema.Event) { i.events.Emit(e) }
+
+// openFile opens a host file, or a duplicate of a descriptor that a client
+// passed.
+func (i *Instance) openFile(path string, flags int) (*os.File, error) {
+	if f, handled, err := i.fdsets.Open(path, flags); handled {
+		return f, err
+	}
+	return os.OpenFile(path, flags, 0)
+}
+
+func (i *Instance) writeThreshold(node string, threshold, exceeded uint64) {
+	i.emit(&schema.BlockWriteThresholdEvent{NodeName: node, AmountExceeded: exceeded, WriteThreshold: threshold})
+}
+
+// panicked reports a bug: the request is lost, the process goes on.
+func (i *Instance) panicked(p *aio.PanicError) {
+	i.cfg.Log.Error().Str("operation", p.Op).Interface("panic", p.Value).Bytes("stack", p.Stack).Msg("a coroutine panicked")
+}

@@ -1,0 +1,137 @@
+package control
+
+import (
+	"context"
+
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qjson"
+	"github.com/qmpblock/qmpblock/qom"
+	"github.com/qmpblock/qmpblock/schema"
+)
+
+func (i *Instance) registerQOM(t *schema.Table) {
+	t.ObjectAdd(actionWith(i, i.objectAdd))
+	t.ObjectDel(actionWith(i, i.objectDel))
+	t.QomList(i.qomList)
+	t.QomGet(i.qomGet)
+	t.QomSet(i.qomSet)
+	t.QomListTypes(i.qomListTypes)
+	t.QomListProperties(i.qomListProperties)
+}
+
+func (i *Instance) objectAdd(_ *aio.Lock, a *schema.ObjectOptions) error {
+	props, err := qjson.Parse(a.AppendJSON(nil))
+	if err != nil {
+		return err
+	}
+	return i.objects.Add(a.QomType.String(), a.Id, props)
+}
+
+func (i *Instance) objectDel(_ *aio.Lock, a *schema.ObjectDelArguments) error {
+	return i.objects.Del(a.Id)
+}
+
+func (i *Instance) qomList(_ context.Context, a *schema.QomListArguments) ([]*schema.ObjectPropertyInfo, error) {
+	list, err := i.objects.List(a.Path)
+	return propertyInfos(list, func(*schema.ObjectPropertyInfo, qom.PropertyInfo) {}), err
+}
+
+func (i *Instance) qomListProperties(_ context.Context, a *schema.QomListPropertiesArguments) ([]*schema.ObjectPropertyInfo, error) {
+	list, err := i.objects.TypeProperties(a.Typename)
+	return propertyInfos(list, describeProperty), err
+}
+
+// propertyInfos turns the tree's view of properties into the schema's; more
+// adds what only listings of types tell.
+func propertyInfos(list []qom.PropertyInfo, more func(*schema.ObjectPropertyInfo, qom.PropertyInfo)) []*schema.ObjectPropertyInfo {
+	infos := make([]*schema.ObjectPropertyInfo, len(list))
+	for k, p := range list {
+		infos[k] = &schema.ObjectPropertyInfo{Name: p.Name, Type: p.Type}
+		more(infos[k], p)
+	}
+	return infos
+}
+
+func describeProperty(info *schema.ObjectPropertyInfo, p qom.PropertyInfo) {
+	if p.Description != "" {
+		info.Description = &p.Description
+	}
+	if p.Default != "" {
+		info.DefaultValue = schema.Any(p.Default)
+	}
+}
+
+func (i *Instance) qomGet(_ context.Context, a *schema.QomGetArguments) (schema.Any, error) {
+	value, err := i.objects.Get(a.Path, a.Property)
+	return schema.Any(value), err
+}
+
+func (i *Instance) qomSet(_ context.Context, a *schema.QomSetArguments) error {
+	v, err := a.Value.Value()
+	if err != nil {
+		return err
+	}
+	return i.objects.Set(a.Path, a.Property, v)
+}
+
+func (i *Instance) qomListTypes(_ context.Context, a *schema.QomListTypesArguments) ([]*schema.ObjectTypeInfo, error) {
+	list := i.objects.Types(deref(a.Implements), deref(a.Abstract))
+	infos := make([]*schema.ObjectTypeInfo, len(list))
+	for k, t := range list {
+		infos[k] = &schema.ObjectTypeInfo{Name: t.Name}
+		if t.Parent != "" {
+			infos[k].Parent = &t.Parent
+		}
+		if t.Abstract {
+			infos[k].Abstract = &t.Abstract
+		}
+	}
+	return infos, nil
+}
+
+// iothread is the event loop behind an iothread object: a context of the
+// graph. Its tuning values are kept by the object; Go's scheduler has no use
+// for them.
+type iothread struct {
+	graph *block.Graph
+	ctx   *aio.Context
+}
+
+func (i *Instance) newIOThread(id string, _ qom.EventLoopParams) (qom.EventLoop, error) {
+	return &iothread{i.graph, i.graph.NewContext(id)}, nil
+}
+
+// SetParams has nothing to do, see [iothread].
+func (t *iothread) SetParams(qom.EventLoopParams) {}
+
+// Close lets go of the context; nodes that live there keep it.
+func (t *iothread) Close() { t.graph.RetireContext(t.ctx) }
+
+// iothreadContext finds the context of an iothread object, nil if there is
+// none of that id.
+func (i *Instance) iothreadContext(id string) *aio.Context {
+	t, _ := i.objects.IOThread(id).(*iothread)
+	if t == nil {
+		return nil
+	}
+	return t.ctx
+}
+
+// AddObject makes an object as --object says.
+func (i *Instance) AddObject(v qjson.Value, mode schema.Mode) error {
+	a, err := schema.DecodeObjectOptions(v, mode)
+	if err != nil {
+		return err
+	}
+	return actionWith(i, i.objectAdd)(context.Background(), a)
+}
+
+// AddBlockdev adds a node as --blockdev says.
+func (i *Instance) AddBlockdev(v qjson.Value, mode schema.Mode) error {
+	a, err := schema.DecodeBlockdevOptions(v, mode)
+	if err != nil {
+		return err
+	}
+	return actionWith(i, i.blockdevAdd)(context.Background(), a)
+}
