@@ -129,12 +129,12 @@ func (p *parentList) conflicting() bool {
 }
 
 // conflict finds the parents that are in conflict, in the order in which the
-// reference finds them: the newest first.
+// reference finds them: of those who deny something, the newest first.
 func (p *parentList) conflict() (taker, denier *Child, perms Perm) {
-	for a := p.head; a != nil; a = a.nextParent {
-		for b := p.head; b != nil; b = b.nextParent {
-			if a != b && a.perm&^b.shared != 0 {
-				return a, b, a.perm &^ b.shared
+	for denier := p.head; denier != nil; denier = denier.nextParent {
+		for taker := p.head; taker != nil; taker = taker.nextParent {
+			if taker != denier && taker.perm&^denier.shared != 0 {
+				return taker, denier, taker.perm &^ denier.shared
 			}
 		}
 	}
