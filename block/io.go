@@ -249,13 +249,20 @@ func (n *Node) alignedWrite(co *aio.Co, r *tracked, offset, bytes int64, v Vec, 
 			flags |= ReqMayUnmap
 		}
 	}
-	var err error
+	var (
+		durable bool
+		err     error
+	)
 	if flags&reqZeroes != 0 {
-		err = n.driverZeroes(co, offset, bytes, flags&^reqZeroes)
+		durable, err = n.driverZeroes(co, offset, bytes, flags&^reqZeroes)
 	} else {
-		err = n.driverWrite(co, offset, bytes, v, flags)
+		durable, err = n.driverWrite(co, offset, bytes, v, flags)
 	}
 	n.finishWrite(offset, bytes, err)
+	if err == nil && !durable {
+		// Behind finishWrite: a flush covers the writes counted before it.
+		err = n.CoFlush(co)
+	}
 	return err
 }
 
@@ -278,15 +285,14 @@ func (n *Node) finishWrite(offset, bytes int64, err error) {
 	}
 }
 
-// driverWrite hands data to the driver, in parts it can take, and makes it
-// durable where that is asked and the driver does not do it itself.
-func (n *Node) driverWrite(co *aio.Co, offset, bytes int64, v Vec, flags ReqFlags) error {
+// driverWrite hands data to the driver, in parts it can take. The result tells
+// whether it is as durable as was asked.
+func (n *Node) driverWrite(co *aio.Co, offset, bytes int64, v Vec, flags ReqFlags) (durable bool, err error) {
 	w, ok := n.instance.(Writer)
 	if !ok {
-		return qerr.From(syscall.ENOTSUP)
+		return false, qerr.From(syscall.ENOTSUP)
 	}
 	own := flags & n.limits.WriteFlags
-	var err error
 	if n.fits(bytes) {
 		err = w.CoPwritev(co, offset, v, own)
 	} else {
@@ -294,10 +300,7 @@ func (n *Node) driverWrite(co *aio.Co, offset, bytes int64, v Vec, flags ReqFlag
 			return w.CoPwritev(co, offset+at, v.Slice(at, count), own)
 		})
 	}
-	if err == nil && flags&ReqFUA != 0 && own&ReqFUA == 0 {
-		err = n.CoFlush(co)
-	}
-	return err
+	return flags&ReqFUA == own&ReqFUA, err
 }
 
 func storeMax(a interface {

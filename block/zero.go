@@ -13,8 +13,9 @@ import (
 const maxZeroBounce = 1 << 20
 
 // driverZeroes zeroes an aligned area, by the driver's own means where it has
-// some and by writing zeroes elsewhere.
-func (n *Node) driverZeroes(co *aio.Co, offset, bytes int64, flags ReqFlags) error {
+// some and by writing zeroes elsewhere. The result tells whether it is as
+// durable as was asked.
+func (n *Node) driverZeroes(co *aio.Co, offset, bytes int64, flags ReqFlags) (durable bool, err error) {
 	unit := max(n.limits.PWriteZeroesAlignment, n.limits.RequestAlignment)
 	limit := n.limits.MaxPWriteZeroes
 	needFlush := false
@@ -25,15 +26,12 @@ func (n *Node) driverZeroes(co *aio.Co, offset, bytes int64, flags ReqFlags) err
 			err = n.zeroByHand(co, offset, piece, flags, &needFlush)
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		offset += piece
 		bytes -= piece
 	}
-	if needFlush {
-		return n.CoFlush(co)
-	}
-	return nil
+	return !needFlush, nil
 }
 
 // zeroPiece is the length of the next part: up to the first unit boundary, or
