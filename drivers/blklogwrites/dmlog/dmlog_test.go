@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -338,7 +337,7 @@ func FuzzReader(f *testing.F) {
 			var rec *Record
 			if rec, err = r.Next(); err == nil {
 				if n := r.Data(rec).Size(); n != rec.DataLen() || r.End() > int64(len(log)) {
-					t.Fatal(fmt.Sprintf("%+v has %d bytes, the log ends at %d", rec, n, r.End()))
+					t.Fatalf("%+v has %d bytes, the log ends at %d", rec, n, r.End())
 				}
 			}
 		}
