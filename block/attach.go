@@ -12,6 +12,9 @@ func (w *Write) AttachChild(parent, child *Node, name string, role Role) (*Child
 	if reaches(child, parent) {
 		return nil, qerr.New("Making '%s' a %s child of '%s' would create a cycle", child.name, name, parent.name)
 	}
+	if parent.Active() && !child.Active() {
+		return nil, qerr.New("Inactive '%s' can't be a %s child of active '%s'", child.name, name, parent.name)
+	}
 	c := &Child{name: name, role: role, owner: parent}
 	perm, shared := parent.parents.cumulative()
 	c.perm, c.shared = parent.childPerm(c, role, nil, perm, shared)

@@ -37,9 +37,21 @@ func (n *Node) hasBackend() bool {
 	return false
 }
 
-// CloseAll ends the graph: users' nodes are given up, newest last, and every
+// Close ends the graph: users' nodes are given up, the newest last, and every
 // context is waited for. Backends must have been closed.
-func (g *Graph) CloseAll(l *aio.Lock) {
+func (g *Graph) Close() {
+	l := g.main.Acquire()
+	for _, n := range g.ownedNodes() {
+		n.monitorOwned = false
+		g.Unref(l, n)
+	}
+	l.Release()
+	for _, ctx := range g.contexts() {
+		ctx.Close()
+	}
+}
+
+func (g *Graph) ownedNodes() []*Node {
 	var owned []*Node
 	g.NodesOldestFirst(func(n *Node) bool {
 		if n.monitorOwned {
@@ -47,8 +59,5 @@ func (g *Graph) CloseAll(l *aio.Lock) {
 		}
 		return true
 	})
-	for _, n := range owned {
-		n.monitorOwned = false
-		g.Unref(l, n)
-	}
+	return owned
 }

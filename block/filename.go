@@ -44,7 +44,8 @@ func (n *Node) describeData() name {
 	switch {
 	case n.refresherFor() != nil:
 		d.exact = n.refresherFor().ExactFilename(full)
-	case n.file != nil && !strong && !n.backingOverridden() && n.drv.Kind != Filter:
+	case n.file != nil && !strong && !n.backingOverridden() && n.drv.Kind == Format && n.file.node.drv.Kind == Protocol:
+		// Opening the protocol's name with this driver gives the same again.
 		d.exact = fileName.exact
 	}
 	return d

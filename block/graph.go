@@ -3,6 +3,7 @@ package block
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/qmpblock/qmpblock/block/aio"
@@ -75,18 +76,21 @@ func (g *Graph) NewContext(name string) *aio.Context {
 	return ctx
 }
 
-// CloseContext waits for the end of everything in an iothread's context and
-// forgets it. Nodes that live there must have been moved before.
-func (g *Graph) CloseContext(ctx *aio.Context) {
+// RetireContext ends an iothread's context. If nodes still live there it goes
+// on serving them until the graph is closed.
+func (g *Graph) RetireContext(ctx *aio.Context) {
+	used := false
+	g.Nodes(func(n *Node) bool {
+		used = n.ctx == ctx
+		return !used
+	})
+	if used {
+		return
+	}
 	ctx.Close()
 	g.ctxMu.Lock()
 	defer g.ctxMu.Unlock()
-	for i, c := range g.extra {
-		if c == ctx {
-			g.extra = append(g.extra[:i], g.extra[i+1:]...)
-			return
-		}
-	}
+	g.extra = slices.DeleteFunc(g.extra, func(c *aio.Context) bool { return c == ctx })
 }
 
 func (g *Graph) contexts() []*aio.Context {

@@ -25,13 +25,14 @@ const (
 	optBacking      = "backing"
 	optFile         = "file"
 	optFilename     = "filename"
+	optActive       = "active"
 )
 
 // isCommonOption tells whether a node has the option whatever its driver.
 func isCommonOption(key string) bool {
 	switch key {
 	case optDriver, optNodeName, optReadOnly, optAutoReadOnly, optForceShare, optDiscard,
-		optDetectZeroes, optCacheDirect, optCacheNoFlush:
+		optDetectZeroes, optCacheDirect, optCacheNoFlush, optActive:
 		return true
 	}
 	return false
@@ -78,7 +79,7 @@ func onMain[T any](g *Graph, h aio.Holder, f func(*aio.Lock) (T, error)) (T, err
 // openRequest is one node to open.
 type openRequest struct {
 	filename  string
-	reference string
+	reference *string // the node that is meant, which may be named badly
 	options   *Options
 	flags     Flags
 	parent    *Node // whose inline child the node becomes
@@ -88,14 +89,14 @@ type openRequest struct {
 // openNode opens a node, or finds the one that a reference names. The caller
 // gets a reference to it.
 func (g *Graph) openNode(l *aio.Lock, r *openRequest) (*Node, error) {
-	if r.reference != "" {
+	if r.reference != nil {
 		return g.referTo(r)
 	}
-	n := &Node{graph: g, ctx: g.main, refs: 1}
+	n := &Node{graph: g, ctx: g.main, refs: 1, flags: r.flags}
 	n.explicit = r.options.Clone()
 	if r.parent != nil {
 		n.inheritsFrom = r.parent
-		r.flags = r.parent.flags &^ FlagNoBacking
+		r.flags = r.parent.flags &^ (FlagNoBacking | FlagUnmap)
 		inherit(r.options, r.parent.options, r.role)
 	}
 	if err := g.openWithOptions(l, n, r); err != nil {
@@ -110,7 +111,7 @@ func (g *Graph) referTo(r *openRequest) (*Node, error) {
 	if r.options.Len() > 0 || r.filename != "" {
 		return nil, qerr.New("Cannot reference an existing block device with additional options or a new filename")
 	}
-	n, err := g.Lookup(r.reference, r.reference)
+	n, err := g.Lookup(*r.reference, *r.reference)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +208,7 @@ type commonState struct {
 }
 
 func takeCommon(flags Flags, o *Options) (c commonState, err error) {
-	c.flags = flags &^ (FlagNoFlush | FlagNoCache | FlagRDWR | FlagAutoRDOnly | FlagUnmap)
+	c.flags = flags &^ (FlagNoFlush | FlagNoCache | FlagRDWR | FlagAutoRDOnly)
 	o.TakeString(optDriver, "")
 	readOnly := false
 	for _, b := range []struct {
@@ -234,6 +235,13 @@ func takeCommon(flags Flags, o *Options) (c commonState, err error) {
 	if !readOnly {
 		c.flags |= FlagRDWR
 	}
+	active, err := o.TakeBool(optActive, c.flags&FlagInactive == 0)
+	if err != nil {
+		return c, err
+	}
+	if !active {
+		c.flags |= FlagInactive
+	}
 	if c.forceShare && c.flags&FlagRDWR != 0 {
 		return c, qerr.New("force-share=on can only be used with read-only images")
 	}
@@ -241,8 +249,12 @@ func takeCommon(flags Flags, o *Options) (c commonState, err error) {
 }
 
 func (c *commonState) takeDiscard(o *Options) error {
-	switch o.TakeString(optDiscard, "ignore") {
+	// Left out, it stays as it is: a new node has it off, and a reopened one
+	// keeps it (observed: transcript reopen/defaults).
+	switch o.TakeString(optDiscard, "") {
+	case "":
 	case "off", "ignore":
+		c.flags &^= FlagUnmap
 	case "on", "unmap":
 		c.flags |= FlagUnmap
 	default:
@@ -364,13 +376,17 @@ func (a *OpenArgs) attach(n *Node, name string, role Role) (c *Child, err error)
 // or options of an inline one.
 func (a *OpenArgs) openChildNode(filename, name string, role Role, allowNone bool) (*Node, error) {
 	r := &openRequest{
-		filename:  filename,
-		options:   a.Options.Sub(name, true),
-		reference: a.Options.TakeString(name, ""),
-		parent:    a.Node,
-		role:      role,
+		filename: filename,
+		options:  a.Options.Sub(name, true),
+		parent:   a.Node,
+		role:     role,
 	}
-	if r.filename == "" && r.reference == "" && r.options.Len() == 0 {
+	if ref, ok := a.Options.Get(name); ok {
+		text := ref.String()
+		r.reference = &text
+		a.Options.Delete(name)
+	}
+	if r.filename == "" && r.reference == nil && r.options.Len() == 0 {
 		if allowNone {
 			return nil, nil
 		}

@@ -73,6 +73,9 @@ func describeUse(c *Child) string {
 const anyWrite = PermWrite | PermWriteUnchanged
 
 func (n *Node) checkPerm(perm Perm, reopen *ReopenState) error {
+	if changing := perm & (anyWrite | PermResize); changing != 0 && !n.Active() {
+		return qerr.New("Permission '%s' unavailable on inactive node", changing)
+	}
 	if perm&anyWrite != 0 && !n.writableAfter(reopen) {
 		if !n.writableAfter(nil) {
 			return qerr.New("Block node is read-only")

@@ -3,6 +3,7 @@ package block
 import (
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
+	"github.com/qmpblock/qmpblock/qjson"
 	"github.com/qmpblock/qmpblock/trace"
 )
 
@@ -218,9 +219,6 @@ func (q *reopenQueue) prepare(st *ReopenState) error {
 	if givenShare {
 		st.Options.Set(optForceShare, share)
 	}
-	if err := q.findReplaced(st); err != nil {
-		return err
-	}
 	r, ok := n.instance.(Reopener)
 	if !ok {
 		return qerr.New("Block format '%s' used by node '%s' does not support reopening files", n.drv.Name, n.name)
@@ -232,6 +230,9 @@ func (q *reopenQueue) prepare(st *ReopenState) error {
 		return err
 	}
 	st.prepared = true
+	if err := q.findReplaced(st); err != nil {
+		return err
+	}
 	return q.checkUnchanged(st)
 }
 
@@ -266,40 +267,32 @@ func isChildOption(n *Node, key string) bool {
 	return false
 }
 
-// findReplaced notes which children the new options want to be other nodes.
+// findReplaced notes which children the new options want to be other nodes:
+// the backing file and the file can be replaced, no others.
 func (q *reopenQueue) findReplaced(st *ReopenState) error {
-	n := st.Node
-	for _, c := range n.children {
-		ref, ok := st.Options.Get(c.name)
-		if !ok {
+	for _, name := range []string{optBacking, optFile} {
+		ref, ok := st.Options.Get(name)
+		if !ok || ref.Kind() != qjson.String {
 			continue
 		}
-		st.Options.Delete(c.name)
-		if ref.String() == c.node.name {
-			continue
-		}
-		to, err := q.replacement(st, c, ref.String())
+		to, err := q.graph.Lookup("", ref.String())
 		if err != nil {
 			return err
 		}
-		st.replaced = append(st.replaced, replacedChild{c, to})
+		c := st.Node.Child(name)
+		if c != nil && c.node == to {
+			st.Options.Delete(name)
+			continue
+		}
+		if reaches(to, st.Node) {
+			return qerr.New("Making '%s' a %s child of '%s' would create a cycle", to.name, name, st.Node.name)
+		}
+		if c != nil {
+			st.Options.Delete(name)
+			st.replaced = append(st.replaced, replacedChild{c, to})
+		}
 	}
 	return nil
-}
-
-func (q *reopenQueue) replacement(st *ReopenState, c *Child, name string) (*Node, error) {
-	n := st.Node
-	to, err := q.graph.Lookup("", name)
-	if err != nil {
-		return nil, err
-	}
-	if c.name != optFile && c.name != optBacking {
-		return nil, qerr.New("Cannot change the option '%s'", c.name)
-	}
-	if reaches(to, n) {
-		return nil, qerr.New("Making '%s' a %s child of '%s' would create a cycle", to.name, c.name, n.name)
-	}
-	return to, nil
 }
 
 // checkUnchanged refuses what the driver did not take, unless it is what the
@@ -307,6 +300,9 @@ func (q *reopenQueue) replacement(st *ReopenState, c *Child, name string) (*Node
 func (q *reopenQueue) checkUnchanged(st *ReopenState) error {
 	for _, key := range st.Options.Keys() {
 		v, _ := st.Options.Get(key)
+		if c := st.Node.Child(key); c != nil && c.node.name == v.String() {
+			continue
+		}
 		old, ok := st.Node.options.Get(key)
 		if !ok || key == optForceShare || old.String() != v.String() {
 			return qerr.New("Cannot change the option '%s'", key)

@@ -27,7 +27,7 @@ func (c *Child) CoTruncate(co *aio.Co, offset int64, exact bool, prealloc Preall
 		return qerr.New("Image size cannot be negative")
 	}
 	if offset > maxLength {
-		return qerr.New("Image size too large")
+		return qerr.New("offset(%d) exceeds maximum(%d)", offset, int64(maxLength))
 	}
 	old, err := n.CoGetLength(co)
 	if err != nil {

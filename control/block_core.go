@@ -93,9 +93,9 @@ func (i *Instance) blockResize(l *aio.Lock, a *schema.BlockResizeArguments) erro
 }
 
 func (i *Instance) blockSetWriteThreshold(_ *aio.Lock, a *schema.BlockSetWriteThresholdArguments) error {
-	n, err := i.graph.FindNode(a.NodeName)
-	if err != nil {
-		return err
+	n := i.graph.Node(a.NodeName)
+	if n == nil {
+		return qerr.New("Device '%s' not found", a.NodeName)
 	}
 	n.SetWriteThreshold(a.WriteThreshold)
 	return nil
@@ -111,7 +111,7 @@ func (i *Instance) blockdevSetIothread(l *aio.Lock, a *schema.XBlockdevSetIothre
 	if !deref(a.Force) && n.HasBackend() {
 		return qerr.New("Node %s is associated with a BlockBackend and could be in use (use force=true to override this check)", a.NodeName)
 	}
-	if a.Iothread.S == nil {
+	if deref(a.Iothread.S) == "" {
 		return n.SetContext(l, i.graph.Main())
 	}
 	ctx := i.iothreadContext(*a.Iothread.S)

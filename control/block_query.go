@@ -47,14 +47,13 @@ func blockDeviceInfo(co *aio.Co, n *block.Node, b *block.Backend, flat bool) (*s
 	name := n.Name()
 	flags := n.Flags()
 	info := &schema.BlockDeviceInfo{
-		File:             filename,
-		NodeName:         &name,
-		Ro:               n.ReadOnly(),
-		Drv:              n.Driver().Name,
-		BackingFileDepth: int64(n.BackingDepth()),
-		Active:           n.Active(),
-		DetectZeroes:     schema.BlockdevDetectZeroesOptions(n.DetectZeroes()),
-		WriteThreshold:   int64(n.WriteThreshold()),
+		File:           filename,
+		NodeName:       &name,
+		Ro:             n.ReadOnly(),
+		Drv:            n.Driver().Name,
+		Active:         n.Active(),
+		DetectZeroes:   schema.BlockdevDetectZeroesOptions(n.DetectZeroes()),
+		WriteThreshold: int64(n.WriteThreshold()),
 		Cache: schema.BlockdevCacheInfo{
 			Writeback: b == nil || b.WriteCache(),
 			Direct:    flags&block.FlagNoCache != 0,
@@ -63,6 +62,9 @@ func blockDeviceInfo(co *aio.Co, n *block.Node, b *block.Backend, flat bool) (*s
 	}
 	if backing := n.BackingFilename(); backing != "" {
 		info.BackingFile = &backing
+	}
+	if !flat {
+		info.BackingFileDepth = int64(n.BackingDepth())
 	}
 	if err := fillImageInfo(co, &info.Image, n, filename, flat); err != nil {
 		return nil, err

@@ -4,7 +4,9 @@ import (
 	"context"
 	"io"
 	"os"
+	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/rs/zerolog"
 
@@ -45,6 +47,9 @@ type Config struct {
 	Stdout io.Writer
 	// Stopped makes the machine wait for cont.
 	Stopped bool
+	// Notice receives lines for the user who gave the option that is being
+	// followed: "warning: …", "info: …". Nil: they go to the log.
+	Notice func(line string)
 }
 
 // Instance is one daemon.
@@ -61,19 +66,23 @@ type Instance struct {
 	dispatcher *qmp.Dispatcher
 	events     *qmp.Emitter
 
-	monitors  []*monitor
+	monitors  int // how many there are
 	listeners []*jsonrpc.Listener
 	named     map[*qmp.Monitor]*fdset.Named
 
 	ctx     context.Context
 	cancel  context.CancelFunc
 	serving sync.WaitGroup
+	started chan struct{}
 	done    chan struct{}
 	ending  sync.Once
 }
 
 // New makes an instance without monitors, nodes or objects.
 func New(cfg Config) *Instance {
+	if cfg.Notice == nil {
+		cfg.Notice = func(line string) { cfg.Log.Info().Msg(line) }
+	}
 	if cfg.Stdout == nil {
 		cfg.Stdout = os.Stdout
 	}
@@ -83,11 +92,12 @@ func New(cfg Config) *Instance {
 		table:   schema.NewTable(),
 		fdsets:  &fdset.Sets{},
 		named:   make(map[*qmp.Monitor]*fdset.Named),
+		started: make(chan struct{}),
 		done:    make(chan struct{}),
 	}
 	i.events = qmp.NewEmitter(i.table, nil, cfg.Tracer)
 	i.ctx, i.cancel = context.WithCancel(context.Background())
-	i.dispatcher = &qmp.Dispatcher{Commands: i.table, Tracer: cfg.Tracer}
+	i.dispatcher = &qmp.Dispatcher{Commands: i.table, Tracer: cfg.Tracer, Around: i.whenStarted}
 	i.graph = block.New(block.Config{
 		Drivers:        drivers.All(),
 		Tracer:         cfg.Tracer,
@@ -96,7 +106,7 @@ func New(cfg Config) *Instance {
 		Panicked:       i.panicked,
 	})
 	i.objects = qom.NewTree(qom.Hooks{NewIOThread: i.newIOThread}, qom.StorageDaemonTypes()...)
-	i.chardevs = chardev.NewSet(i.objects, chardev.Config{Info: func(line string) { cfg.Log.Info().Msg(line) }})
+	i.chardevs = chardev.NewSet(i.objects, chardev.Config{Info: func(line string) { cfg.Notice("info: " + line) }})
 	i.register()
 	return i
 }
@@ -127,13 +137,22 @@ func (i *Instance) Table() *schema.Table { return i.table }
 // Done is closed when a client has said quit.
 func (i *Instance) Done() <-chan struct{} { return i.done }
 
-// Start begins to serve clients.
+// Start lets commands run. Clients of monitors are greeted before, so that one
+// monitor works while another's character device waits for its client.
 func (i *Instance) Start() {
-	for _, m := range i.monitors {
-		i.serving.Go(func() { m.serve(i.ctx) })
-	}
+	close(i.started)
 	for _, l := range i.listeners {
 		i.serving.Go(l.Serve)
+	}
+}
+
+// whenStarted runs a command, after the start-up.
+func (i *Instance) whenStarted(ctx context.Context, c *schema.Command, args qjson.Value, out []byte) ([]byte, error) {
+	select {
+	case <-i.started:
+		return c.Run(ctx, args, out)
+	case <-i.ctx.Done():
+		return out, qmp.ErrShutdown
 	}
 }
 
@@ -187,6 +206,10 @@ func (i *Instance) emit(e schema.Event) { i.events.Emit(e) }
 // openFile opens a host file, or a duplicate of a descriptor that a client
 // passed.
 func (i *Instance) openFile(path string, flags int) (*os.File, error) {
+	if i.cfg.Personality == StorageDaemon && strings.HasPrefix(path, "/dev/fdset/") {
+		// The daemon has no command that would fill a set.
+		return nil, syscall.ENOSYS
+	}
 	if f, handled, err := i.fdsets.Open(path, flags); handled {
 		return f, err
 	}

@@ -67,7 +67,7 @@ func (i *Instance) AddMonitorLegacy(text string) error {
 // AddQMP makes a monitor and its character device in one, as -qmp says:
 // "unix:PATH,server=on,wait=off", "tcp:HOST:PORT,…" or "stdio".
 func (i *Instance) AddQMP(device string, pretty bool) error {
-	label := fmt.Sprintf("compat_monitor%d", len(i.monitors))
+	label := fmt.Sprintf("compat_monitor%d", i.monitors)
 	options, err := chardevOptions(device)
 	if err != nil {
 		return err
@@ -117,7 +117,9 @@ func (i *Instance) addMonitor(label string, pretty bool) error {
 		Pretty:     pretty,
 		Log:        i.cfg.Log,
 	})
-	i.monitors = append(i.monitors, m)
+	i.monitors++
+	// Clients are greeted at once; their commands wait for Start.
+	i.serving.Go(func() { m.serve(i.ctx) })
 	return nil
 }
 
@@ -125,7 +127,7 @@ func (i *Instance) addMonitor(label string, pretty bool) error {
 func (i *Instance) AddChardev(text string) error {
 	l, err := chardev.ParseLegacy(text)
 	for _, w := range l.Warnings {
-		i.cfg.Log.Warn().Msg(w)
+		i.cfg.Notice("warning: " + w)
 	}
 	if err != nil {
 		return err

@@ -76,6 +76,10 @@ func (i *Instance) qomSet(_ context.Context, a *schema.QomSetArguments) error {
 }
 
 func (i *Instance) qomListTypes(_ context.Context, a *schema.QomListTypesArguments) ([]*schema.ObjectTypeInfo, error) {
+	if a.Implements != nil && *a.Implements == "" {
+		// No type has that name, though the tree takes it for "any".
+		return nil, nil
+	}
 	list := i.objects.Types(deref(a.Implements), deref(a.Abstract))
 	infos := make([]*schema.ObjectTypeInfo, len(list))
 	for k, t := range list {

@@ -51,9 +51,11 @@ func (p *program) runInstance(options []parsedOption, pidPath string) int {
 		Log:         p.logs.log,
 		Tracer:      p.logs.tracer,
 		Stdout:      p.out,
+		Notice:      p.notice,
 	})
 	defer p.instance.Close()
 	for _, o := range options {
+		p.current = o
 		if err := p.apply(o); err != nil {
 			p.complainAbout(o, err)
 			return 1

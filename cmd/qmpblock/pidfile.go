@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -19,7 +20,13 @@ type pidFile struct {
 func createPidFile(path string) (*pidFile, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
-		return nil, cannotCreate(qerr.Prepend(err, "Cannot open pid file: "))
+		return nil, cannotCreate(qerr.Prepend(err, "Could not create '%s': ", path))
+	}
+	// A process in the background changes its folder.
+	path, err = filepath.Abs(path)
+	if err != nil {
+		f.Close()
+		return nil, err
 	}
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: 0, Start: 0, Len: 0}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock); err != nil {

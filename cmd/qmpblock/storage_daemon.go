@@ -67,6 +67,7 @@ type program struct {
 	who      control.Personality
 	out, err io.Writer
 
+	current  parsedOption // the one that is being followed
 	logs     *logging
 	instance *control.Instance
 
@@ -138,8 +139,11 @@ func (p *program) objectHelp(arg string) bool {
 		return true
 	}
 	text, ok := types.PropertyHelp(kind.Str())
+	if !ok {
+		text = types.CreatableHelp()
+	}
 	fmt.Fprint(p.out, text)
-	return ok
+	return true
 }
 
 // chardevHelp answers --chardev help and --chardev KIND,help.
@@ -161,6 +165,11 @@ func (p *program) chardevHelp(arg string) bool {
 // complain prints an error as the reference does: the program's name first.
 func (p *program) complain(format string, args ...any) {
 	fmt.Fprintf(p.err, p.name+": "+format+"\n", args...)
+}
+
+// notice prints a line that is no error about the current option.
+func (p *program) notice(line string) {
+	p.complain("%s%s %s: %s", p.dash, p.current.name, p.current.arg, line)
 }
 
 // complainAbout prints what went wrong with one option, and the hint that
