@@ -41,7 +41,7 @@ func TestLocksAgainstReference(t *testing.T) {
 		{"reader", read, all &^ resize, "", "", `Failed to get "resize" lock`},
 		{"writer", read | write, all &^ resize, "", "", `Failed to get "resize" lock`},
 		{"reader against writers", read, all &^ (write | resize), "", `Failed to get "write" lock`, `Failed to get "write" lock`},
-		{"exclusive", all, 0, `Failed to get "consistent read" lock`, `Failed to get "write" lock`, `Failed to get "consistent read" lock`},
+		{"exclusive", all, 0, `Failed to get "consistent read" lock`, `Failed to get "consistent read" lock`, `Failed to get "consistent read" lock`},
 	} {
 		blk, err := b.TryUse(n, c.perm, c.shared)
 		if err != nil {
