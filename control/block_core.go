@@ -45,6 +45,10 @@ func (i *Instance) blockdevDel(l *aio.Lock, a *schema.BlockdevDelArguments) erro
 }
 
 func (i *Instance) blockdevReopen(l *aio.Lock, a *schema.BlockdevReopenArguments) error {
+	if len(a.Options) == 0 {
+		// The reference dies of it.
+		return qerr.New("Parameter 'options' expects at least one node")
+	}
 	var all []*block.Options
 	for _, options := range a.Options {
 		o, err := nodeOptions(options)

@@ -2,9 +2,9 @@ package control
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -47,6 +47,8 @@ type Config struct {
 	Stdout io.Writer
 	// Stopped makes the machine wait for cont.
 	Stopped bool
+	// Background says that the process has no terminal of its own.
+	Background bool
 	// Notice receives lines for the user who gave the option that is being
 	// followed: "warning: …", "info: …". Nil: they go to the log.
 	Notice func(line string)
@@ -206,14 +208,15 @@ func (i *Instance) emit(e schema.Event) { i.events.Emit(e) }
 // openFile opens a host file, or a duplicate of a descriptor that a client
 // passed.
 func (i *Instance) openFile(path string, flags int) (*os.File, error) {
-	if i.cfg.Personality == StorageDaemon && strings.HasPrefix(path, "/dev/fdset/") {
+	f, handled, err := i.fdsets.Open(path, flags)
+	switch {
+	case !handled:
+		return os.OpenFile(path, flags, 0)
+	case i.cfg.Personality == StorageDaemon && errors.Is(err, syscall.ENOENT):
 		// The daemon has no command that would fill a set.
 		return nil, syscall.ENOSYS
 	}
-	if f, handled, err := i.fdsets.Open(path, flags); handled {
-		return f, err
-	}
-	return os.OpenFile(path, flags, 0)
+	return f, err
 }
 
 func (i *Instance) writeThreshold(node string, threshold, exceeded uint64) {

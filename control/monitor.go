@@ -132,6 +132,9 @@ func (i *Instance) AddChardev(text string) error {
 	if err != nil {
 		return err
 	}
+	if _, stdio := l.Backend.(*chardev.Stdio); stdio && i.cfg.Background {
+		return qerr.New("cannot use stdio with -daemonize")
+	}
 	_, err = i.chardevs.AddLegacy(i.ctx, l)
 	return err
 }

@@ -77,8 +77,13 @@ type Tracer struct {
 // New returns a tracer that writes to log, with every point off.
 func New(log zerolog.Logger) *Tracer { return &Tracer{log: log} }
 
+// SetOutput sends the lines to another logger. It is for the start of a
+// program, before anything is traced.
+func (t *Tracer) SetOutput(log zerolog.Logger) { t.log = log }
+
 // Enable switches on the points whose names match a shell pattern. A leading
-// '-' switches them off. A pattern without wildcards must name a point.
+// '-' switches them off. A pattern without wildcards that names no point is an
+// error, which the reference only warns of.
 func (t *Tracer) Enable(pattern string) error {
 	on := true
 	if len(pattern) > 0 && pattern[0] == '-' {

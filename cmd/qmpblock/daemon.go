@@ -29,7 +29,7 @@ func (p *program) serveDaemon(options []parsedOption) int {
 	if background && !inBackground() {
 		return p.forkBackground()
 	}
-	logs, err := newLogging(os.Stderr, level)
+	logs, err := newLogging(os.Stderr, level, p.notice)
 	if err != nil {
 		p.complain("--log-level %s: %s", level, err)
 		return 1
@@ -52,6 +52,7 @@ func (p *program) runInstance(options []parsedOption, pidPath string) int {
 		Tracer:      p.logs.tracer,
 		Stdout:      p.out,
 		Notice:      p.notice,
+		Background:  inBackground(),
 	})
 	defer p.instance.Close()
 	for _, o := range options {

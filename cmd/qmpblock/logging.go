@@ -18,11 +18,12 @@ import (
 // stderr is a terminal, else as JSON, a line each.
 type logging struct {
 	log    zerolog.Logger
+	notice func(line string) // tells the user, see program.notice
 	tracer *trace.Tracer
 	files  []io.Closer
 }
 
-func newLogging(stderr *os.File, level string) (*logging, error) {
+func newLogging(stderr *os.File, level string, notice func(string)) (*logging, error) {
 	l, err := zerolog.ParseLevel(level)
 	if err != nil {
 		return nil, qerr.New("'%s' is not a log level", level)
@@ -33,7 +34,7 @@ func newLogging(stderr *os.File, level string) (*logging, error) {
 	}
 	log := zerolog.New(w).With().Timestamp().Logger()
 	// Trace points have switches of their own and do not depend on the level.
-	return &logging{log: log.Level(l), tracer: trace.New(log.Level(zerolog.TraceLevel))}, nil
+	return &logging{log: log.Level(l), notice: notice, tracer: trace.New(log.Level(zerolog.TraceLevel))}, nil
 }
 
 // enable follows one --trace option: [enable=]PATTERN, events=FILE with a
@@ -57,9 +58,15 @@ func (l *logging) enable(option string) error {
 		}
 	}
 	if pattern := opts.Str("enable"); pattern != "" {
-		return l.tracer.Enable(pattern)
+		l.enablePattern(pattern)
 	}
 	return nil
+}
+
+func (l *logging) enablePattern(pattern string) {
+	if err := l.tracer.Enable(pattern); err != nil {
+		l.notice("warning: " + err.Error())
+	}
 }
 
 var traceOptions = &keyval.OptsList{
@@ -70,7 +77,8 @@ var traceOptions = &keyval.OptsList{
 func (l *logging) enableFrom(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return qerr.Prepend(err, "Could not open trace events file '%s': ", path)
+		// The reference's message has no blank here.
+		return traceFileError{path, err}
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
@@ -79,9 +87,7 @@ func (l *logging) enableFrom(path string) error {
 		if pattern == "" || pattern[0] == '#' {
 			continue
 		}
-		if err := l.tracer.Enable(pattern); err != nil {
-			return err
-		}
+		l.enablePattern(pattern)
 	}
 	return lines.Err()
 }
@@ -91,3 +97,12 @@ func (l *logging) close() {
 		f.Close()
 	}
 }
+
+// traceFileError is a file of patterns that cannot be read. Its message stands
+// alone, without the option.
+type traceFileError struct {
+	path string
+	err  error
+}
+
+func (e traceFileError) Error() string { return e.path + ": " + qerr.From(e.err).Desc }

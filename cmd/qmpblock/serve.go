@@ -57,7 +57,7 @@ the end, attached as virtio-blk device vd0.`,
 }
 
 func serve(p *program, f *serveFlags) error {
-	logs, err := newLogging(os.Stderr, f.logLevel)
+	logs, err := newLogging(os.Stderr, f.logLevel, p.notice)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -175,6 +176,11 @@ func (p *program) notice(line string) {
 // complainAbout prints what went wrong with one option, and the hint that
 // only command lines get.
 func (p *program) complainAbout(o parsedOption, err error) {
+	var file traceFileError
+	if errors.As(err, &file) {
+		fmt.Fprintf(p.err, "%s:%s\n", p.name, file)
+		return
+	}
 	e := qerr.From(err)
 	p.complain("%s%s %s: %s", p.dash, o.name, o.arg, e.Desc)
 	fmt.Fprint(p.err, e.Hint)
