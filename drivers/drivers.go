@@ -1,5 +1,6 @@
-// Package drivers lists every block driver of the program, in one place and
-// without tricks: what is in All can be named in options.
+// Package drivers lists the block drivers there are, for whoever makes a
+// graph. It is the one place that knows them all: a driver is added by a line
+// here.
 package drivers
 
 import (
@@ -10,11 +11,14 @@ import (
 	"github.com/qmpblock/qmpblock/drivers/raw"
 )
 
-// All returns every driver.
+// All returns every driver. The list is the caller's.
 func All() []*block.Driver {
 	return []*block.Driver{
-		file.Driver(), file.HostDevice(), file.HostCdrom(),
-		null.Co(), null.Aio(),
+		file.Driver(),
+		file.HostDevice(),
+		file.HostCdrom(),
+		null.Co(),
+		null.Aio(),
 		raw.Driver(),
 		blklogwrites.Driver(),
 	}
