@@ -47,8 +47,7 @@ func (a *UnixAddress) abstract() bool { return a.Abstract != nil && *a.Abstract 
 func (a *UnixAddress) tight() bool    { return a.Tight == nil || *a.Tight }
 
 // name returns the path in the form in which package syscall wants it: an
-// abstract name begins with a zero byte, and a path with an '@', which would
-// mean the same, with "./".
+// abstract name begins with '@', and a path that does gets "./" in front.
 func (a *UnixAddress) name() (string, error) {
 	const size = len(unix.RawSockaddrUnix{}.Path)
 	limit := size
@@ -61,9 +60,9 @@ func (a *UnixAddress) name() (string, error) {
 	}
 	switch {
 	case a.abstract() && !a.tight():
-		return "\x00" + a.Path + strings.Repeat("\x00", size-1-len(a.Path)), nil
+		return "@" + a.Path + strings.Repeat("\x00", size-1-len(a.Path)), nil
 	case a.abstract():
-		return "\x00" + a.Path, nil
+		return "@" + a.Path, nil
 	case strings.HasPrefix(a.Path, "@"):
 		return "./" + a.Path, nil
 	}
@@ -117,7 +116,7 @@ func (a *UnixAddress) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // numberedFD takes a descriptor that the process inherited.
-func numberedFD(name string) (*os.File, error) {
+func numberedFD(_ context.Context, name string) (*os.File, error) {
 	n, err := strconv.ParseInt(strings.TrimLeft(name, " \t\n\v\f\r"), 10, 32)
 	switch {
 	case errors.Is(err, strconv.ErrRange):
@@ -137,8 +136,8 @@ func numberedFD(name string) (*os.File, error) {
 func errNoSocket(name string) error { return qerr.New("File descriptor '%s' is not a socket", name) }
 
 // openFD turns a descriptor into a listener or a connection.
-func openFD[T any](name string, fds fdSource, open func(*os.File) (T, error)) (result T, err error) {
-	file, err := fds(name)
+func openFD[T any](ctx context.Context, name string, fds fdSource, open func(*os.File) (T, error)) (result T, err error) {
+	file, err := fds(ctx, name)
 	if err != nil {
 		return result, err
 	}

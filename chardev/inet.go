@@ -69,17 +69,16 @@ func lookupPort(ctx context.Context, network, text string) (port uint16, ok bool
 }
 
 func lookupHost(ctx context.Context, family, host string, passive bool) (ips []netip.Addr, reason string) {
-	const wrongFamily = "Address family for hostname not supported"
 	if host == "" && passive {
 		return anyInterface(family), ""
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		if family != "ip" && (family == "ip4") != ip.Is4() {
-			return nil, wrongFamily
-		}
-		return []netip.Addr{ip}, ""
+		return literal(ip, family, passive)
 	}
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, family, host)
+	if len(ips) == 0 && family == "ip6" && !passive {
+		ips, err = net.DefaultResolver.LookupNetIP(ctx, "ip4", host)
+	}
 	var dns *net.DNSError
 	switch {
 	case err == nil && len(ips) > 0:
@@ -88,6 +87,15 @@ func lookupHost(ctx context.Context, family, host string, passive bool) (ips []n
 		return nil, "Temporary failure in name resolution"
 	}
 	return nil, "Name or service not known"
+}
+
+// literal checks the family of an address. A socket for IPv6 can connect to
+// IPv4 addresses too.
+func literal(ip netip.Addr, family string, passive bool) (ips []netip.Addr, reason string) {
+	if family == "ip4" && !ip.Is4() || family == "ip6" && ip.Is4() && passive {
+		return nil, "Address family for hostname not supported"
+	}
+	return []netip.Addr{ip}, ""
 }
 
 func anyInterface(family string) []netip.Addr {

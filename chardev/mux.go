@@ -39,6 +39,7 @@ func (s *Set) openHub(own string, b *Hub) (device, error) {
 		return nil, qerr.New("hub: 'chardevs' list is not defined")
 	}
 	h := &hub{stream: newStream("hub", nil, nil)}
+	h.ended = true // no connection ever
 	for _, label := range b.Chardevs {
 		if err := h.join(s, label, own); err != nil {
 			h.close()

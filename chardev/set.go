@@ -14,9 +14,10 @@ import (
 type Config struct {
 	// Stdin and Stdout are what stdio devices use; nil: those of the process.
 	Stdin, Stdout *os.File
-	// NamedFD hands out a descriptor that a client passed, for socket
-	// addresses in Set.Add. nil: descriptors cannot be passed that way.
-	NamedFD func(name string) (*os.File, error)
+	// NamedFD hands out a descriptor that the client passed whose command ctx
+	// belongs to, for socket addresses in Set.Add and Set.Change. nil:
+	// descriptors cannot be passed that way.
+	NamedFD func(ctx context.Context, name string) (*os.File, error)
 	// Info takes lines for the user. nil: they are dropped.
 	Info func(line string)
 }
@@ -125,11 +126,11 @@ func (s *Set) addPrefixed(ctx context.Context, label string, b Backend) (Return,
 	return r, err
 }
 
-func (s *Set) namedFD(name string) (*os.File, error) {
+func (s *Set) namedFD(ctx context.Context, name string) (*os.File, error) {
 	if s.cfg.NamedFD == nil {
 		return nil, qerr.New("only QEMU supports file descriptor passing")
 	}
-	return s.cfg.NamedFD(name)
+	return s.cfg.NamedFD(ctx, name)
 }
 
 // AddLegacy makes the device of a --chardev option. Socket addresses with a
@@ -151,7 +152,7 @@ func (s *Set) AddLegacy(ctx context.Context, l *Legacy) (Return, error) {
 }
 
 // fdSource turns the text of a socket address into a descriptor.
-type fdSource func(name string) (*os.File, error)
+type fdSource func(ctx context.Context, name string) (*os.File, error)
 
 func (s *Set) add(ctx context.Context, label string, b Backend, fds fdSource) (Return, error) {
 	c, err := s.open(ctx, label, b, fds)

@@ -1,6 +1,7 @@
 package chardev
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -41,8 +42,8 @@ func (c *sockConn) Read(p []byte) (int, error) {
 	if oobn > 0 {
 		c.receive(c.oob[:oobn])
 	}
-	if n == 0 && err == nil && len(p) > 0 {
-		return 0, io.EOF
+	if errors.Is(err, io.EOF) {
+		err = io.EOF // package net wraps it here, but not in Read
 	}
 	return max(n, 0), err
 }

@@ -113,7 +113,7 @@ func (s *socket) openServer(ctx context.Context, fds fdSource) error {
 			s.addr = localAddress(s.listener.Addr())
 		}
 	default:
-		if s.listener, err = openFD(*s.addr.FD, fds, net.FileListener); err == nil {
+		if s.listener, err = openFD(ctx, *s.addr.FD, fds, net.FileListener); err == nil {
 			s.addr = localAddress(s.listener.Addr())
 		}
 	}
@@ -132,7 +132,9 @@ func (s *socket) openClient(ctx context.Context, reconnect time.Duration, fds fd
 	case s.addr.Inet != nil:
 		s.connect = s.addr.Inet.dial
 	default:
-		s.connect = func(context.Context) (net.Conn, error) { return openFD(*s.addr.FD, fds, net.FileConn) }
+		s.connect = func(ctx context.Context) (net.Conn, error) {
+			return openFD(ctx, *s.addr.FD, fds, net.FileConn)
+		}
 	}
 	if reconnect > 0 {
 		s.connect, s.pause = retry(s.connect, reconnect), reconnect

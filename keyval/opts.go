@@ -60,11 +60,10 @@ type Opts struct {
 // Errors are the reference's (observed: transcript cli/monitor-errors).
 func (l *OptsList) Parse(params string) (*Opts, error) {
 	o := &Opts{values: map[string]string{}}
-	items := l.split(params)
-	if err := o.setID(items); err != nil {
+	if err := o.setID(params); err != nil {
 		return o, err
 	}
-	for _, it := range items {
+	for _, it := range split(params, l.Implied) {
 		if it.short && (it.text == "help" || it.text == "?") {
 			o.Help = true
 			break
@@ -145,9 +144,9 @@ type item struct {
 	text  string
 }
 
-func (l *OptsList) split(s string) []item {
+func split(s, implied string) []item {
 	var items []item
-	for implied := l.Implied; s != ""; implied = "" {
+	for ; s != ""; implied = "" {
 		n := len(s)
 		if i := strings.IndexAny(s, "=,"); i >= 0 {
 			n = i
@@ -176,9 +175,10 @@ func shortForm(text string) item {
 	return item{text, "on", true, text}
 }
 
-// setID looks for the id before anything else is checked.
-func (o *Opts) setID(items []item) error {
-	for _, it := range items {
+// setID looks for the id before anything else is checked, and as if no key
+// were implied (observed: "null,,id=c" has an id, and is one value as well).
+func (o *Opts) setID(params string) error {
+	for _, it := range split(params, "") {
 		if it.key != "id" {
 			continue
 		}

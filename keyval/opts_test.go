@@ -54,6 +54,11 @@ func TestOptsShortForm(t *testing.T) {
 	if !slices.Equal(o.Warnings, want) {
 		t.Errorf("%q", o.Warnings)
 	}
+	for in, want := range map[string]string{"null,id,id=x": "on", "null,id=x,id": "x", "null,,id=x": "x"} {
+		if o, err := sample.Parse(in); err != nil || o.ID != want {
+			t.Errorf("Parse(%q): id %q, %v", in, o.ID, err)
+		}
+	}
 	o, err = sample.Parse("null,noid")
 	if err != nil || o.ID != "off" {
 		t.Errorf("%+v, %v", o, err)
