@@ -21,8 +21,9 @@ import (
 const backlog = 1
 
 // listenOn makes a listening socket. It does not use package net, whose
-// backlog cannot be chosen.
-func listenOn(family int, addr unix.Sockaddr, bindFailed string) (net.Listener, error) {
+// backlog cannot be chosen. Addresses are those of package syscall, which knows
+// names that fill all their room.
+func listenOn(family int, addr syscall.Sockaddr, bindFailed string) (net.Listener, error) {
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, sysError(err, "Failed to create a socket")
@@ -34,7 +35,7 @@ func listenOn(family int, addr unix.Sockaddr, bindFailed string) (net.Listener, 
 			return nil, sysError(err, "Failed to create a socket")
 		}
 	}
-	if err := unix.Bind(fd, addr); err != nil {
+	if err := syscall.Bind(fd, addr); err != nil {
 		return nil, sysError(err, "%s", bindFailed)
 	}
 	if err := unix.Listen(fd, backlog); err != nil {
@@ -88,7 +89,7 @@ func (a *UnixAddress) listen() (net.Listener, *UnixAddress, error) {
 			return nil, nil, sysError(err, "Failed to unlink socket %s", a.Path)
 		}
 	}
-	l, err := listenOn(unix.AF_UNIX, &unix.SockaddrUnix{Name: name}, "Failed to bind socket to "+a.Path)
+	l, err := listenOn(unix.AF_UNIX, &syscall.SockaddrUnix{Name: name}, "Failed to bind socket to "+a.Path)
 	return l, a, err
 }
 

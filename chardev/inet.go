@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -138,9 +139,9 @@ func listenTCP(addr netip.AddrPort) (net.Listener, error) {
 	const bindFailed = "Failed to bind socket"
 	port := int(addr.Port())
 	if addr.Addr().Is4() {
-		return listenOn(unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: addr.Addr().As4()}, bindFailed)
+		return listenOn(unix.AF_INET, &syscall.SockaddrInet4{Port: port, Addr: addr.Addr().As4()}, bindFailed)
 	}
-	return listenOn(unix.AF_INET6, &unix.SockaddrInet6{Port: port, Addr: addr.Addr().As16()}, bindFailed)
+	return listenOn(unix.AF_INET6, &syscall.SockaddrInet6{Port: port, Addr: addr.Addr().As16()}, bindFailed)
 }
 
 // dial connects to the first address that answers.
