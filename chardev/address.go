@@ -57,7 +57,7 @@ func (a *UnixAddress) name() (string, error) {
 	}
 	if len(a.Path) > limit {
 		return "", qerr.New("UNIX socket path '%s' is too long", a.Path).
-			WithHint("Path must be less than " + strconv.Itoa(size) + " bytes")
+			WithHint("Path must be less than " + strconv.Itoa(size) + " bytes\n")
 	}
 	switch {
 	case a.abstract() && !a.tight():

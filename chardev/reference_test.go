@@ -223,7 +223,7 @@ func ourLegacy(t *testing.T, options []string) string {
 			e := qerr.From(err)
 			lines = append(lines, e.Desc)
 			if e.Hint != "" {
-				lines = append(lines, e.Hint)
+				lines = append(lines, strings.TrimSuffix(e.Hint, "\n"))
 			}
 			break
 		}

@@ -194,7 +194,7 @@ func (o *Opts) setID(params string) error {
 // ErrIdentifier says that a parameter is no identifier, see [IsIdentifier].
 func ErrIdentifier(parameter string) error {
 	return qerr.New("Parameter '%s' expects an identifier", parameter).
-		WithHint("Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.")
+		WithHint("Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.\n")
 }
 
 func (l *OptsList) check(key, value string) error {
@@ -230,7 +230,7 @@ func checkSize(key, value string) error {
 	case ErrSyntax:
 		return qerr.New("Parameter '%s' expects a non-negative number below 2^64", key).
 			WithHint("Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n" +
-				"and exabytes, respectively.")
+				"and exabytes, respectively.\n")
 	case ErrRange:
 		return qerr.New("Value '%s' is out of range for parameter '%s'", value, key)
 	}
