@@ -466,6 +466,9 @@ func TestReferenceCommands(t *testing.T) {
 		{"chardev-add", "h1", hubOf("h0")},
 		{"chardev-add", "h1", hubOf("m1")},
 		{"chardev-add", "h1", hubOf("s0", "r0")},
+		{"chardev-add", "h1", hubOf("", "1", "a/b", "a0", "nope")},
+		{"chardev-add", "h1", hubOf("", "1", "a/b", "a0", "a1")},
+		{"chardev-add", "h1", hubOf("", "1", "a/b", "a0")},
 		{"chardev-change", "nope", null},
 		{"chardev-change", "c0", null},
 		{"chardev-change", "m0", null},
@@ -477,7 +480,7 @@ func TestReferenceCommands(t *testing.T) {
 	} {
 		d.make(step.command, step.label, step.build)
 	}
-	for _, label := range []string{"nope", "c0", "m0", "f0", "h0", "r0", "", "a0", "a1", "1"} {
+	for _, label := range []string{"nope", "c0", "m0", "f0", "h0", "r0", "", "h1", "", "a0", "a1", "1"} {
 		d.remove(label)
 	}
 	d.same(d.ask("chardev-send-break", members{"id": "nope"}), "{}", d.set.SendBreak("nope"))
@@ -548,4 +551,16 @@ func TestReferenceProperties(t *testing.T) {
 		parts = append(parts, `{"name": "`+p.Name+`", "type": "`+p.Type+`"}`)
 	}
 	d.same(d.ask("qom-list-properties", members{"typename": "chardev-socket"}), "["+strings.Join(parts, ", ")+"]", err)
+}
+
+func FuzzParseLegacy(f *testing.F) {
+	for _, text := range legacyCases {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		l, err := ParseLegacy(text)
+		if err == nil && l.Help == NoHelp && (l.Backend == nil || l.ID == "") {
+			t.Errorf("%q: %+v", text, l)
+		}
+	})
 }
