@@ -11,7 +11,7 @@
 // change (blockdev-reopen) and, with auto-read-only, whenever the first writer
 // comes or the last one goes: until then the file is open for reading only.
 // A replacement is opened and locked while a change of the graph is being
-// checked, and takes its place when the change is certain. Both happen under
+// checked, and takes its place when the change is certain. That happens under
 // the graph's write lock, so no request ever meets a closed descriptor.
 //
 // # Locks

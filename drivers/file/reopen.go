@@ -42,8 +42,19 @@ func (n *node) ReopenCommit(*block.ReopenState) {
 	n.install()
 }
 
-// ReopenAbort forgets them.
+// ReopenAbort forgets them. A change of permissions that came between may have
+// put their descriptor in place already; nobody has used it, since a node is
+// drained while it is reopened.
 func (n *node) ReopenAbort(*block.ReopenState) {
 	n.reopen = nil
 	n.dropNext()
+	err := n.prepareDescriptor(n.locks.perm())
+	if err == nil && n.next != nil && n.locking != lockOff {
+		err = n.next.lock(n.locks)
+	}
+	if err != nil {
+		// The present one has to do; requests it is not open for will fail.
+		n.dropNext()
+	}
+	n.install()
 }

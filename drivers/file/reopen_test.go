@@ -74,6 +74,35 @@ func TestReopenGone(t *testing.T) {
 	holds(t, blk, 0, 1, 4096)
 }
 
+// Permissions may change while a reopen waits for the graph. Whether it then
+// happens or not, the file is open and locked as the node needs it.
+func TestPermissionsDuringReopen(t *testing.T) {
+	t.Parallel()
+	b := bench(t)
+	path := sparse(t, 1<<20)
+	o := open(t, path)
+	n := b.Add(node(path, ""))
+	blk := use(t, b, n, read, all)
+	reopener := n.Instance().(block.Reopener)
+	st := &block.ReopenState{Node: n, Flags: n.Flags() &^ block.FlagRDWR, Options: block.NewOptions()}
+	b.Main(func(l *aio.Lock) {
+		expect(t, "prepare", reopener.ReopenPrepare(l, st), "")
+	})
+	between := use(t, b, n, write, all)
+	b.Main(func(*aio.Lock) { reopener.ReopenAbort(st) })
+	o.expect("aborted", "100 101")
+	fill(t, between, 0, 1, 512)
+
+	b.Main(func(l *aio.Lock) {
+		st.Flags = n.Flags() | block.FlagNoCache
+		expect(t, "prepare", reopener.ReopenPrepare(l, st), "")
+	})
+	b.Drop(between)
+	b.Main(func(*aio.Lock) { reopener.ReopenCommit(st) })
+	o.expect("committed", "100")
+	holds(t, blk, 0, 1, 512)
+}
+
 // The limits of O_DIRECT come and go with it.
 func TestReopenDirect(t *testing.T) {
 	t.Parallel()
