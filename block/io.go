@@ -71,7 +71,7 @@ func (n *Node) waitForSerialising(co *aio.Co, offset, bytes int64) error {
 		return nil
 	}
 	var r tracked
-	n.tracked.begin(&r, offset, bytes)
+	n.tracked.begin(&r, offset, bytes, 0)
 	defer n.tracked.end(&r)
 	return n.tracked.wait(co, &r, false)
 }
@@ -152,12 +152,15 @@ func (n *Node) coPwritev(co *aio.Co, offset, bytes int64, v Vec, flags ReqFlags)
 	}
 	n.begin()
 	defer n.end()
-	var r tracked
-	n.tracked.begin(&r, offset, bytes)
-	defer n.tracked.end(&r)
-
 	align := n.limits.RequestAlignment
 	aligned := offset&(align-1) == 0 && bytes&(align-1) == 0
+	var unit int64
+	if !aligned || flags&ReqSerialising != 0 {
+		unit = align
+	}
+	var r tracked
+	n.tracked.begin(&r, offset, bytes, unit)
+	defer n.tracked.end(&r)
 	switch {
 	case !aligned && flags&reqZeroes != 0:
 		return n.unalignedZeroes(co, &r, offset, bytes, flags)
@@ -181,7 +184,6 @@ func (n *Node) checkWritable(offset, bytes int64) error {
 // changed and written back while nobody else writes there.
 func (n *Node) readModifyWrite(co *aio.Co, r *tracked, offset, bytes int64, v Vec, flags ReqFlags) error {
 	align := n.limits.RequestAlignment
-	n.tracked.serialise(r, align)
 	if err := n.tracked.wait(co, r, flags&ReqNoWait != 0); err != nil {
 		return err
 	}
@@ -197,11 +199,14 @@ func (n *Node) readModifyWrite(co *aio.Co, r *tracked, offset, bytes int64, v Ve
 		out = append(out, head.b[:offset-start])
 	}
 	out = append(out, v...)
-	if end > offset+bytes {
-		if err := n.alignedRead(co, end-align, align, Vec{tail.b}, 0); err != nil {
+	if rest := end - offset - bytes; rest > 0 {
+		last := tail.b
+		if offset > start && end-start == align {
+			last = head.b // one block is read once
+		} else if err := n.alignedRead(co, end-align, align, Vec{last}, 0); err != nil {
 			return err
 		}
-		out = append(out, tail.b[align-(end-offset-bytes):])
+		out = append(out, last[align-rest:])
 	}
 	return n.alignedWrite(co, r, start, end-start, out, flags)
 }
@@ -236,9 +241,6 @@ func (n *Node) unalignedZeroes(co *aio.Co, r *tracked, offset, bytes int64, flag
 
 // alignedWrite is where every write arrives.
 func (n *Node) alignedWrite(co *aio.Co, r *tracked, offset, bytes int64, v Vec, flags ReqFlags) error {
-	if flags&ReqSerialising != 0 {
-		n.tracked.serialise(r, n.limits.RequestAlignment)
-	}
 	if err := n.tracked.wait(co, r, flags&ReqNoWait != 0); err != nil {
 		return err
 	}

@@ -50,10 +50,9 @@ func (n *Node) truncate(co *aio.Co, old, offset int64, exact bool, prealloc Prea
 	// No write may touch the area that comes or goes meanwhile.
 	var r tracked
 	growing := max(0, offset-old)
-	n.tracked.begin(&r, offset-growing, growing)
+	n.tracked.begin(&r, offset-growing, growing, min(growing, 1))
 	defer n.tracked.end(&r)
 	if growing > 0 {
-		n.tracked.serialise(&r, 1)
 		if err := n.tracked.wait(co, &r, false); err != nil {
 			return err
 		}

@@ -28,16 +28,25 @@ type trackedRequests struct {
 	serialising int
 }
 
-func (t *trackedRequests) begin(r *tracked, offset, bytes int64) {
+// begin enters a request. With a unit it is serialising from the start, so that
+// nobody who comes later slips in: it keeps its area, aligned to the unit, to
+// itself. Without one (0) it may overlap others.
+func (t *trackedRequests) begin(r *tracked, offset, bytes, unit int64) {
 	r.offset, r.bytes = offset, bytes
 	r.overlapOffset, r.overlapBytes = offset, bytes
+	r.serialising = unit > 0
 	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r.serialising {
+		t.serialising++
+		r.overlapOffset = alignDown(offset, unit)
+		r.overlapBytes = alignUp(offset+bytes, unit) - r.overlapOffset
+	}
 	r.next = t.head
 	if t.head != nil {
 		t.head.prev = r
 	}
 	t.head = r
-	t.mu.Unlock()
 }
 
 func (t *trackedRequests) end(r *tracked) {
@@ -57,21 +66,6 @@ func (t *trackedRequests) end(r *tracked) {
 	if r.done != nil {
 		close(r.done)
 	}
-}
-
-// serialise makes a request keep its area, widened to align, to itself.
-func (t *trackedRequests) serialise(r *tracked, align int64) {
-	start := alignDown(r.offset, align)
-	end := alignUp(r.offset+r.bytes, align)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !r.serialising {
-		r.serialising = true
-		t.serialising++
-	}
-	end = max(end, r.overlapOffset+r.overlapBytes)
-	r.overlapOffset = min(start, r.overlapOffset)
-	r.overlapBytes = end - r.overlapOffset
 }
 
 // wait waits for every request that overlaps r and must not. Of two

@@ -76,6 +76,8 @@ func (n *Node) zeroByHand(co *aio.Co, offset, bytes int64, flags ReqFlags, needF
 	if n.limits.MaxTransfer > 0 {
 		chunk = min(chunk, n.limits.MaxTransfer)
 	}
+	// Alignment goes first, however large.
+	chunk = max(alignDown(chunk, n.limits.RequestAlignment), n.limits.RequestAlignment)
 	buf := getBuffer(chunk)
 	defer putBuffer(buf)
 	clear(buf.b)
@@ -98,7 +100,7 @@ func (n *Node) CoPdiscard(co *aio.Co, offset, bytes int64) error {
 	n.begin()
 	defer n.end()
 	var r tracked
-	n.tracked.begin(&r, offset, bytes)
+	n.tracked.begin(&r, offset, bytes, 0)
 	defer n.tracked.end(&r)
 	if err := n.tracked.wait(co, &r, false); err != nil {
 		return err
