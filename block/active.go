@@ -48,6 +48,7 @@ func (n *Node) activate(l *aio.Lock) error {
 	err := n.graph.Write(l, "activate "+n.name, func(w *Write) error {
 		n.flags &^= FlagInactive
 		w.onAbort(func() { n.flags |= FlagInactive })
+		w.enableBackends(n)
 		return w.refreshPerms(nil, n)
 	})
 	if err != nil {
@@ -88,8 +89,8 @@ func (n *Node) inactivate(l *aio.Lock, top bool) error {
 		}
 	}
 	err := n.graph.Write(l, "inactivate "+n.name, func(w *Write) error {
-		if perm, _ := n.parents.cumulative(); perm&anyWrite != 0 {
-			return qerr.New("Failed to inactivate node: Operation not permitted")
+		if err := w.disableBackends(n); err != nil {
+			return err
 		}
 		n.flags |= FlagInactive
 		w.onAbort(func() { n.flags &^= FlagInactive })
@@ -106,6 +107,34 @@ func (n *Node) inactivate(l *aio.Lock, top bool) error {
 		}
 	}
 	return nil
+}
+
+// disableBackends takes the permissions of the node's users away for as long
+// as it is inactive.
+func (w *Write) disableBackends(n *Node) error {
+	for c := n.parents.head; c != nil; c = c.nextParent {
+		b, ok := c.owner.(*Backend)
+		if !ok || b.inactive {
+			continue
+		}
+		if !b.canInactivate() {
+			return qerr.New("Failed to inactivate node: Operation not permitted")
+		}
+		b.inactive = true
+		w.onAbort(func() { b.inactive = false })
+		w.setPerm(c, 0, PermAll)
+	}
+	return nil
+}
+
+func (w *Write) enableBackends(n *Node) {
+	for c := n.parents.head; c != nil; c = c.nextParent {
+		if b, ok := c.owner.(*Backend); ok && b.inactive {
+			b.inactive = false
+			w.onAbort(func() { b.inactive = true })
+			w.setPerm(c, b.perm, b.shared)
+		}
+	}
 }
 
 func (n *Node) hasActiveNodeParent() bool {

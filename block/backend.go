@@ -24,6 +24,10 @@ type Backend struct {
 	// WriteCache says that the user flushes; without it every write is FUA.
 	writeCache bool
 
+	// inactive: the node is another process's; the permissions are given up
+	// until it comes back.
+	inactive bool
+
 	stats    Stats
 	inFlight atomic.Int64
 	gate     drainGate
@@ -117,6 +121,13 @@ func (b *Backend) SetWriteCache(on bool) { b.writeCache = on }
 
 // WriteCache tells whether writes may stay in caches until a flush.
 func (b *Backend) WriteCache() bool { return b.writeCache }
+
+// canInactivate tells whether the node can be handed over under the user's
+// feet: a device stops using it when the machine is stopped, and whoever does
+// not write loses nothing.
+func (b *Backend) canInactivate() bool {
+	return b.label() != "" || b.perm&anyWrite == 0
+}
 
 func (b *Backend) describe() string {
 	if label := b.label(); label != "" {

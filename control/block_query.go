@@ -11,7 +11,7 @@ import (
 
 // registerBlockQuery registers the commands that describe nodes.
 func (i *Instance) registerBlockQuery(t *schema.Table) {
-	t.QueryBlock(query(i, func(*aio.Lock) ([]*schema.BlockInfo, error) { return nil, nil }))
+	t.QueryBlock(query(i, i.queryBlock))
 	t.QueryBlockstats(queryWith(i, i.queryBlockstats))
 	t.QueryNamedBlockNodes(queryWith(i, i.queryNamedBlockNodes))
 	t.XDebugQueryBlockGraph(query(i, i.queryBlockGraph))

@@ -9,15 +9,15 @@ import (
 // queryBlockstats counts what was done, by device or, with query-nodes, by
 // node.
 func (i *Instance) queryBlockstats(l *aio.Lock, a *schema.QueryBlockstatsArguments) ([]*schema.BlockStats, error) {
-	list := []*schema.BlockStats{}
 	if deref(a.QueryNodes) {
+		list := []*schema.BlockStats{}
 		i.graph.NodesOldestFirst(func(n *block.Node) bool {
 			list = append(list, nodeStats(n, false))
 			return true
 		})
 		return list, nil
 	}
-	return list, nil
+	return i.deviceStats(), nil
 }
 
 // nodeStats counts what a node itself knows, and the same of what is below.
@@ -65,11 +65,9 @@ func driverStats(n *block.Node) *schema.BlockStatsSpecific {
 }
 
 // fillBackendStats adds what a backend's user did.
-func fillBackendStats(s *schema.BlockDeviceStats, b *block.Backend) {
-	read := b.Stats().Counts(block.OpRead)
-	write := b.Stats().Counts(block.OpWrite)
-	flush := b.Stats().Counts(block.OpFlush)
-	unmap := b.Stats().Counts(block.OpUnmap)
+func fillBackendStats(s *schema.BlockDeviceStats, from *block.Stats) {
+	read, write := from.Counts(block.OpRead), from.Counts(block.OpWrite)
+	flush, unmap := from.Counts(block.OpFlush), from.Counts(block.OpUnmap)
 	s.RdBytes, s.RdOperations, s.RdMerged = int64(read.Bytes), int64(read.Ops), int64(read.Merged)
 	s.FailedRdOperations, s.InvalidRdOperations, s.RdTotalTimeNs = int64(read.Failed), int64(read.Invalid), int64(read.TotalNS)
 	s.WrBytes, s.WrOperations, s.WrMerged = int64(write.Bytes), int64(write.Ops), int64(write.Merged)
@@ -78,10 +76,8 @@ func fillBackendStats(s *schema.BlockDeviceStats, b *block.Backend) {
 	s.InvalidFlushOperations, s.FlushTotalTimeNs = int64(flush.Invalid), int64(flush.TotalNS)
 	s.UnmapBytes, s.UnmapOperations, s.UnmapMerged = int64(unmap.Bytes), int64(unmap.Ops), int64(unmap.Merged)
 	s.FailedUnmapOperations, s.InvalidUnmapOperations, s.UnmapTotalTimeNs = int64(unmap.Failed), int64(unmap.Invalid), int64(unmap.TotalNS)
-	if idle, ok := b.Stats().IdleTime(); ok {
+	if idle, ok := from.IdleTime(); ok {
 		ns := idle.Nanoseconds()
 		s.IdleTimeNs = &ns
 	}
-	// The defaults of a device: account for requests whatever their end.
-	s.AccountInvalid, s.AccountFailed = true, true
 }

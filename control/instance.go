@@ -13,6 +13,7 @@ import (
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/chardev"
+	"github.com/qmpblock/qmpblock/devices"
 	"github.com/qmpblock/qmpblock/drivers"
 	"github.com/qmpblock/qmpblock/fdset"
 	"github.com/qmpblock/qmpblock/jsonrpc"
@@ -63,6 +64,9 @@ type Instance struct {
 	objects  *qom.Tree
 	chardevs *chardev.Set
 	fdsets   *fdset.Sets
+	machine  *devices.Machine // nil in a storage daemon
+	hmp      map[string]hmpCommand
+	deleted  []*schema.DeviceDeletedEvent // to be sent behind the reply
 
 	table      *schema.Table
 	dispatcher *qmp.Dispatcher
@@ -108,7 +112,7 @@ func New(cfg Config) *Instance {
 		Panicked:       i.panicked,
 	})
 	i.objects = qom.NewTree(qom.Hooks{NewIOThread: i.newIOThread}, qom.StorageDaemonTypes()...)
-	i.chardevs = chardev.NewSet(i.objects, chardev.Config{Info: func(line string) { cfg.Notice("info: " + line) }})
+	i.chardevs = chardev.NewSet(i.objects, chardev.Config{NamedFD: i.fdSource(), Info: func(line string) { cfg.Notice("info: " + line) }})
 	i.register()
 	return i
 }
@@ -124,6 +128,13 @@ func (i *Instance) register() {
 	i.registerJobs(t)
 	i.registerQOM(t)
 	i.registerChar(t)
+	if i.cfg.Personality == System {
+		i.machine = i.newMachine()
+		i.hmp = hmpCommands()
+		i.hangMachine()
+		i.registerMachine(t)
+		i.registerMisc(t)
+	}
 }
 
 // Execute runs a command from within the process, as a client would: for
@@ -142,6 +153,13 @@ func (i *Instance) Done() <-chan struct{} { return i.done }
 // Start lets commands run. Clients of monitors are greeted before, so that one
 // monitor works while another's character device waits for its client.
 func (i *Instance) Start() {
+	if i.machine != nil && !i.cfg.Stopped {
+		l := i.graph.Main().Acquire()
+		if err := i.machine.Cont(l); err != nil {
+			i.cfg.Log.Error().Err(err).Msg("the machine does not start")
+		}
+		l.Release()
+	}
 	close(i.started)
 	for _, l := range i.listeners {
 		i.serving.Go(l.Serve)
@@ -194,6 +212,11 @@ func (i *Instance) Close() {
 	}
 	i.serving.Wait()
 	i.events.Close()
+	if i.machine != nil {
+		l := i.graph.Main().Acquire()
+		i.machine.Close(l)
+		l.Release()
+	}
 	i.graph.Close()
 	i.objects.Close()
 	i.chardevs.Close()

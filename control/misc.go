@@ -15,6 +15,7 @@ func (i *Instance) registerMisc(t *schema.Table) {
 	t.AddFd(i.addFD)
 	t.RemoveFd(i.removeFD)
 	t.QueryFdsets(i.queryFdsets)
+	t.HumanMonitorCommand(i.humanMonitorCommand)
 
 }
 

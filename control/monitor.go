@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/qmpblock/qmpblock/chardev"
@@ -135,7 +136,10 @@ func (i *Instance) AddChardev(text string) error {
 	if _, stdio := l.Backend.(*chardev.Stdio); stdio && i.cfg.Background {
 		return qerr.New("cannot use stdio with -daemonize")
 	}
-	_, err = i.chardevs.AddLegacy(i.ctx, l)
+	made, err := i.chardevs.AddLegacy(i.ctx, l)
+	if made.PTY != "" {
+		i.cfg.Notice(fmt.Sprintf("char device redirected to %s (label %s)", made.PTY, l.ID))
+	}
 	return err
 }
 
@@ -147,6 +151,17 @@ func (i *Instance) namedFDs(s *qmp.Session) *fdset.Named {
 		i.named[m] = &fdset.Named{}
 	}
 	return i.named[m]
+}
+
+// fdSource hands out the descriptors that clients named, to sockets that are
+// to be made of them. The daemon has no command that names one.
+func (i *Instance) fdSource() func(context.Context, string) (*os.File, error) {
+	if i.cfg.Personality != System {
+		return nil
+	}
+	return func(ctx context.Context, name string) (*os.File, error) {
+		return i.namedFDs(qmp.SessionFrom(ctx)).Take(name)
+	}
 }
 
 // ListenJSONRPC serves the commands over JSON-RPC 2.0 as well.

@@ -13,9 +13,9 @@ import (
 func (i *Instance) registerQOM(t *schema.Table) {
 	t.ObjectAdd(actionWith(i, i.objectAdd))
 	t.ObjectDel(actionWith(i, i.objectDel))
-	t.QomList(i.qomList)
-	t.QomGet(i.qomGet)
-	t.QomSet(i.qomSet)
+	t.QomList(queryWith(i, i.qomList))
+	t.QomGet(queryWith(i, i.qomGet))
+	t.QomSet(actionWith(i, i.qomSet))
 	t.QomListTypes(i.qomListTypes)
 	t.QomListProperties(i.qomListProperties)
 }
@@ -32,8 +32,8 @@ func (i *Instance) objectDel(_ *aio.Lock, a *schema.ObjectDelArguments) error {
 	return i.objects.Del(a.Id)
 }
 
-func (i *Instance) qomList(_ context.Context, a *schema.QomListArguments) ([]*schema.ObjectPropertyInfo, error) {
-	list, err := i.objects.List(a.Path)
+func (i *Instance) qomList(_ *aio.Lock, a *schema.QomListArguments) ([]*schema.ObjectPropertyInfo, error) {
+	list, err := i.objectList(a.Path)
 	return propertyInfos(list, func(*schema.ObjectPropertyInfo, qom.PropertyInfo) {}), err
 }
 
@@ -62,17 +62,17 @@ func describeProperty(info *schema.ObjectPropertyInfo, p qom.PropertyInfo) {
 	}
 }
 
-func (i *Instance) qomGet(_ context.Context, a *schema.QomGetArguments) (schema.Any, error) {
-	value, err := i.objects.Get(a.Path, a.Property)
+func (i *Instance) qomGet(_ *aio.Lock, a *schema.QomGetArguments) (schema.Any, error) {
+	value, err := i.objectGet(a.Path, a.Property)
 	return schema.Any(value), err
 }
 
-func (i *Instance) qomSet(_ context.Context, a *schema.QomSetArguments) error {
+func (i *Instance) qomSet(l *aio.Lock, a *schema.QomSetArguments) error {
 	v, err := a.Value.Value()
 	if err != nil {
 		return err
 	}
-	return i.objects.Set(a.Path, a.Property, v)
+	return i.objectSet(l, a.Path, a.Property, v)
 }
 
 func (i *Instance) qomListTypes(_ context.Context, a *schema.QomListTypesArguments) ([]*schema.ObjectTypeInfo, error) {

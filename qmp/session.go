@@ -76,6 +76,17 @@ func (s *Session) TakeFD() *os.File {
 	return s.fds.take()
 }
 
+// Then makes f run behind the reply to the current command: what it emits
+// comes after the reply. With a nil session it runs at once. A command calls
+// either this or End, once.
+func (s *Session) Then(f func()) {
+	if s == nil {
+		f()
+		return
+	}
+	s.after = f
+}
+
 // End makes the reply to the current command the last one: it is sent, the
 // connection ends, whatever the client may have sent besides, and then after
 // is called. The monitor takes no further connections. With a nil session
@@ -165,6 +176,17 @@ func (s *Session) answer(v qjson.Value, wrong error, more bool) bool {
 	if cap(s.reply) > keepMemory {
 		s.reply = nil
 	}
+	ok := s.deliver(line, more)
+	if after := s.after; after != nil && !s.last {
+		s.after = nil
+		after()
+	}
+	return ok
+}
+
+// deliver sends a reply, or leaves it for the next write when more is to come
+// soon; false when the session is over.
+func (s *Session) deliver(line []byte, more bool) bool {
 	if s.negotiated && s.unsubscribe == nil {
 		return s.begin(line)
 	}
