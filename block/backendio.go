@@ -7,8 +7,9 @@ import (
 	"github.com/qmpblock/qmpblock/qerr"
 )
 
-// The requests of a backend. Each exists once, for every caller: the mixed
-// wrapper runs it directly in a coroutine and spawns one for all others.
+// The requests of a backend. Those with Co are for coroutines and run without
+// an allocation of their own; the others serve every caller through the mixed
+// wrapper.
 
 func (b *Backend) context() *aio.Context {
 	if n := b.Node(); n != nil {
@@ -17,17 +18,32 @@ func (b *Backend) context() *aio.Context {
 	return b.graph.main
 }
 
-func (b *Backend) do(c aio.Caller, op string, f func(*aio.Co, *Node) error) error {
-	_, err := aio.Mixed(c, b.context(), op, func(co *aio.Co) (struct{}, error) {
-		b.enter(co)
-		defer b.leave()
-		n, err := b.available()
-		if err != nil {
-			return struct{}{}, err
-		}
-		return struct{}{}, f(co, n)
-	})
+func (b *Backend) mixed(c aio.Caller, op string, f func(*aio.Co) error) error {
+	_, err := aio.Mixed(c, b.context(), op, func(co *aio.Co) (struct{}, error) { return struct{}{}, f(co) })
 	return err
+}
+
+// start lets a request in, once no drained section keeps it out; the caller
+// ends it with leave, also after an error.
+func (b *Backend) start(co *aio.Co) (*Node, error) {
+	b.enter(co)
+	n, err := b.available()
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := n.instance.(Inserter); ok && !m.CoIsInserted(co) {
+		return nil, qerr.From(syscall.ENOMEDIUM)
+	}
+	return n, nil
+}
+
+// startAt is start for a request on an area, which it checks.
+func (b *Backend) startAt(co *aio.Co, offset, bytes int64) (*Node, error) {
+	n, err := b.start(co)
+	if err != nil {
+		return nil, err
+	}
+	return n, b.checkRequest(co, n, offset, bytes)
 }
 
 // checkRequest refuses requests that are too long or beyond the end.
@@ -48,67 +64,99 @@ func (b *Backend) checkRequest(co *aio.Co, n *Node, offset, bytes int64) error {
 	return nil
 }
 
+// CoPreadv reads into v.
+func (b *Backend) CoPreadv(co *aio.Co, offset int64, v Vec) error {
+	defer b.leave()
+	if _, err := b.startAt(co, offset, v.Len()); err != nil {
+		return err
+	}
+	return b.root.CoPreadv(co, offset, v, 0)
+}
+
 // Preadv reads into v.
 func (b *Backend) Preadv(c aio.Caller, offset int64, v Vec) error {
-	return b.do(c, "blk_preadv", func(co *aio.Co, n *Node) error {
-		if err := b.checkRequest(co, n, offset, v.Len()); err != nil {
-			return err
-		}
-		return b.root.CoPreadv(co, offset, v, 0)
-	})
+	return b.mixed(c, "blk_preadv", func(co *aio.Co) error { return b.CoPreadv(co, offset, v) })
+}
+
+// CoPwritev writes v.
+func (b *Backend) CoPwritev(co *aio.Co, offset int64, v Vec, flags ReqFlags) error {
+	defer b.leave()
+	if _, err := b.startAt(co, offset, v.Len()); err != nil {
+		return err
+	}
+	return b.root.CoPwritev(co, offset, v, b.writeFlags(flags))
 }
 
 // Pwritev writes v.
 func (b *Backend) Pwritev(c aio.Caller, offset int64, v Vec, flags ReqFlags) error {
-	return b.do(c, "blk_pwritev", func(co *aio.Co, n *Node) error {
-		if err := b.checkRequest(co, n, offset, v.Len()); err != nil {
-			return err
-		}
-		return b.root.CoPwritev(co, offset, v, b.writeFlags(flags))
-	})
+	return b.mixed(c, "blk_pwritev", func(co *aio.Co) error { return b.CoPwritev(co, offset, v, flags) })
+}
+
+// CoPwriteZeroes writes zeroes.
+func (b *Backend) CoPwriteZeroes(co *aio.Co, offset, bytes int64, flags ReqFlags) error {
+	defer b.leave()
+	if _, err := b.startAt(co, offset, bytes); err != nil {
+		return err
+	}
+	return b.root.CoPwriteZeroes(co, offset, bytes, b.writeFlags(flags))
 }
 
 // PwriteZeroes writes zeroes.
 func (b *Backend) PwriteZeroes(c aio.Caller, offset, bytes int64, flags ReqFlags) error {
-	return b.do(c, "blk_pwrite_zeroes", func(co *aio.Co, n *Node) error {
-		if err := b.checkRequest(co, n, offset, bytes); err != nil {
-			return err
-		}
-		return b.root.CoPwriteZeroes(co, offset, bytes, b.writeFlags(flags))
-	})
+	return b.mixed(c, "blk_pwrite_zeroes", func(co *aio.Co) error { return b.CoPwriteZeroes(co, offset, bytes, flags) })
+}
+
+// CoPdiscard drops an area's data.
+func (b *Backend) CoPdiscard(co *aio.Co, offset, bytes int64) error {
+	defer b.leave()
+	if _, err := b.startAt(co, offset, bytes); err != nil {
+		return err
+	}
+	return b.root.CoPdiscard(co, offset, bytes)
 }
 
 // Pdiscard drops an area's data.
 func (b *Backend) Pdiscard(c aio.Caller, offset, bytes int64) error {
-	return b.do(c, "blk_pdiscard", func(co *aio.Co, n *Node) error {
-		if err := b.checkRequest(co, n, offset, bytes); err != nil {
-			return err
-		}
-		return b.root.CoPdiscard(co, offset, bytes)
-	})
+	return b.mixed(c, "blk_pdiscard", func(co *aio.Co) error { return b.CoPdiscard(co, offset, bytes) })
+}
+
+// CoFlush makes finished writes durable.
+func (b *Backend) CoFlush(co *aio.Co) error {
+	defer b.leave()
+	n, err := b.start(co)
+	if err != nil {
+		return err
+	}
+	return n.CoFlush(co)
 }
 
 // Flush makes finished writes durable.
-func (b *Backend) Flush(c aio.Caller) error {
-	return b.do(c, "blk_flush", func(co *aio.Co, n *Node) error { return n.CoFlush(co) })
-}
+func (b *Backend) Flush(c aio.Caller) error { return b.mixed(c, "blk_flush", b.CoFlush) }
 
 // Truncate resizes the node.
 func (b *Backend) Truncate(c aio.Caller, offset int64, exact bool, prealloc PreallocMode, flags ReqFlags) error {
-	return b.do(c, "blk_truncate", func(co *aio.Co, n *Node) error {
+	return b.mixed(c, "blk_truncate", func(co *aio.Co) error {
+		defer b.leave()
+		if _, err := b.start(co); err != nil {
+			return err
+		}
 		return b.root.CoTruncate(co, offset, exact, prealloc, flags)
 	})
 }
 
+// CoGetLength is the node's length in bytes.
+func (b *Backend) CoGetLength(co *aio.Co) (int64, error) {
+	defer b.leave()
+	n, err := b.start(co)
+	if err != nil {
+		return 0, err
+	}
+	return n.CoGetLength(co)
+}
+
 // GetLength is the node's length in bytes.
 func (b *Backend) GetLength(c aio.Caller) (int64, error) {
-	var length int64
-	err := b.do(c, "blk_getlength", func(co *aio.Co, n *Node) error {
-		var err error
-		length, err = n.CoGetLength(co)
-		return err
-	})
-	return length, err
+	return aio.Mixed(c, b.context(), "blk_getlength", b.CoGetLength)
 }
 
 // writeFlags adds FUA for users that never flush.

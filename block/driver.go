@@ -175,6 +175,11 @@ type (
 	Inactivator interface {
 		Inactivate(l *aio.Lock) error
 	}
+	// Inserter tells whether a removable medium is there; without one no
+	// request gets through.
+	Inserter interface {
+		CoIsInserted(co *aio.Co) bool
+	}
 	// Drainer is told when a drained section begins and ends.
 	Drainer interface {
 		DrainBegin()

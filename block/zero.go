@@ -87,8 +87,7 @@ func (n *Node) zeroByHand(co *aio.Co, offset, bytes int64, flags ReqFlags, needF
 }
 
 // CoPdiscard drops an area's data where the node passes discards on.
-// Discarding is a hint: parts too small for the driver are left alone, and a
-// driver that cannot is no failure.
+// Discarding is a hint: a driver that cannot is no failure.
 func (n *Node) CoPdiscard(co *aio.Co, offset, bytes int64) error {
 	if err := n.checkWritable(offset, bytes); err != nil {
 		return err
@@ -114,11 +113,11 @@ func (n *Node) discardPieces(co *aio.Co, d Discarder, offset, bytes int64) error
 	unit := max(n.limits.PDiscardAlignment, n.limits.RequestAlignment)
 	for bytes > 0 {
 		piece := zeroPiece(offset, bytes, unit, n.limits.MaxPDiscard)
-		if piece%n.limits.RequestAlignment == 0 && offset%n.limits.RequestAlignment == 0 {
-			err := d.CoPdiscard(co, offset, piece)
-			if err != nil && !errors.Is(err, syscall.ENOTSUP) {
-				return err
-			}
+		// Unaligned pieces at the edges are passed on as they are, for the
+		// driver to refuse.
+		err := d.CoPdiscard(co, offset, piece)
+		if err != nil && !errors.Is(err, syscall.ENOTSUP) {
+			return err
 		}
 		offset += piece
 		bytes -= piece

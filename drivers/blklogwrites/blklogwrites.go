@@ -154,7 +154,12 @@ func (f *filter) CoPwriteZeroes(co *aio.Co, offset, bytes int64, flags block.Req
 	})
 }
 
+// CoPdiscard leaves alone what the log cannot tell exactly: discarding is a
+// hint, and the reference aborts.
 func (f *filter) CoPdiscard(co *aio.Co, offset, bytes int64) error {
+	if sector := int64(f.log.super.SectorSize); offset%sector != 0 || bytes%sector != 0 {
+		return qerr.From(syscall.ENOTSUP)
+	}
 	return f.logged(co, dmlog.Discard, offset, bytes, nil, func() error {
 		return f.file.CoPdiscard(co, offset, bytes)
 	})

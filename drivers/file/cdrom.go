@@ -19,6 +19,9 @@ const (
 	cdsDiscOK        = 4
 )
 
+// CoIsInserted asks the drive.
+func (n *cdrom) CoIsInserted(*aio.Co) bool { return n.inserted() }
+
 func (n *cdrom) inserted() bool {
 	status, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(n.file.fd), cdromDriveStatus, cdslCurrent)
 	return errno == 0 && status == cdsDiscOK
