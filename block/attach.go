@@ -75,6 +75,7 @@ func (w *Write) link(c *Child, n *Node) {
 // until the section commits.
 func (w *Write) unlink(c *Child) *Node {
 	n := c.node
+	next := c.nextParent
 	n.parents.remove(c)
 	c.node = nil
 	if n.quiesce.Load() > 0 {
@@ -83,7 +84,7 @@ func (w *Write) unlink(c *Child) *Node {
 	w.graph.tracer.At(trace.GraphDetachChild).Str("owner", c.owner.describe()).Str("child", c.name).Str("node", n.name).Send()
 	w.onAbort(func() {
 		c.node = n
-		n.parents.add(c)
+		n.parents.addBefore(c, next)
 		if n.quiesce.Load() > 0 {
 			c.owner.drainedBegin()
 		}

@@ -136,8 +136,9 @@ func (b *Backend) Flush(c aio.Caller) error { return b.mixed(c, "blk_flush", b.C
 // Truncate resizes the node.
 func (b *Backend) Truncate(c aio.Caller, offset int64, exact bool, prealloc PreallocMode, flags ReqFlags) error {
 	return b.mixed(c, "blk_truncate", func(co *aio.Co) error {
+		b.enter(co)
 		defer b.leave()
-		if _, err := b.start(co); err != nil {
+		if _, err := b.available(); err != nil {
 			return err
 		}
 		return b.root.CoTruncate(co, offset, exact, prealloc, flags)

@@ -55,23 +55,33 @@ type permCount struct {
 // parentList is the set of edges that lead to a node, with what they require.
 type parentList struct {
 	head   *Child
-	len    int
+	tail   *Child
 	counts [permBits]permCount
 }
 
-func (p *parentList) add(c *Child) {
-	c.prevParent, c.nextParent = nil, p.head
-	if p.head != nil {
-		p.head.prevParent = c
+func (p *parentList) add(c *Child) { p.addBefore(c, p.head) }
+
+// addBefore puts an edge into the list before another one, nil for the end:
+// where it was before a change that is undone.
+func (p *parentList) addBefore(c, next *Child) {
+	prev := p.tail
+	if next != nil {
+		prev = next.prevParent
+		next.prevParent = c
+	} else {
+		p.tail = c
 	}
-	p.head = c
-	p.len++
+	if prev != nil {
+		prev.nextParent = c
+	} else {
+		p.head = c
+	}
+	c.prevParent, c.nextParent = prev, next
 	p.count(c, 1)
 }
 
 func (p *parentList) remove(c *Child) {
 	p.count(c, -1)
-	p.len--
 	if c.prevParent != nil {
 		c.prevParent.nextParent = c.nextParent
 	} else {
@@ -79,6 +89,8 @@ func (p *parentList) remove(c *Child) {
 	}
 	if c.nextParent != nil {
 		c.nextParent.prevParent = c.prevParent
+	} else {
+		p.tail = c.prevParent
 	}
 	c.prevParent, c.nextParent = nil, nil
 }
