@@ -16,8 +16,6 @@
 package xor
 
 import (
-	"sync/atomic"
-
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
@@ -42,7 +40,7 @@ func Driver() *block.Driver {
 // disk is one xor node.
 type disk struct {
 	file *block.Child
-	key  atomic.Uint32
+	key  byte
 }
 
 func open(a *block.OpenArgs) (block.Instance, error) {
@@ -54,12 +52,10 @@ func open(a *block.OpenArgs) (block.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &disk{file: file}
-	d.key.Store(key)
-	return d, nil
+	return &disk{file, key}, nil
 }
 
-func takeKey(o *block.Options) (uint32, error) {
+func takeKey(o *block.Options) (byte, error) {
 	key, err := o.TakeNumber(optKey, defaultKey)
 	if err != nil {
 		return 0, err
@@ -67,16 +63,15 @@ func takeKey(o *block.Options) (uint32, error) {
 	if key > 0xff {
 		return 0, qerr.New("key must be at most 255")
 	}
-	return uint32(key), nil
+	return byte(key), nil
 }
 
 func (d *disk) Close(*aio.Lock) {}
 
 // combine is its own inverse. out may be in.
 func (d *disk) combine(out, in []byte) {
-	key := byte(d.key.Load())
 	for i, b := range in {
-		out[i] = b ^ key
+		out[i] = b ^ d.key
 	}
 }
 
@@ -118,7 +113,8 @@ func (d *disk) ReopenPrepare(_ *aio.Lock, st *block.ReopenState) error {
 	return err
 }
 
-func (d *disk) ReopenCommit(st *block.ReopenState) { d.key.Store(st.Driver.(uint32)) }
+// ReopenCommit runs in a drained section: no request is under way.
+func (d *disk) ReopenCommit(st *block.ReopenState) { d.key = st.Driver.(byte) }
 
 func (d *disk) ReopenAbort(*block.ReopenState) {}
 

@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/qmpblock/qmpblock/control"
 	"github.com/qmpblock/qmpblock/drivers"
@@ -36,6 +37,7 @@ func ours() (map[program]offer, error) {
 func askInstance(who control.Personality) (offer, error) {
 	i := control.New(control.Config{Personality: who})
 	defer i.Close()
+	i.Start()
 	execute := func(command string, args qjson.Value) (qjson.Value, error) {
 		out, err := i.Execute(context.Background(), command, args)
 		if err != nil {
@@ -55,13 +57,39 @@ func askInstance(who control.Personality) (offer, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.addNames(object, types)
+	for e := range types.Elems() {
+		if name := e.Get("name").Str(); canBeMade(execute, name) {
+			o.add(object, name, "")
+		}
+	}
 	// The schema describes drivers before they are written; these are.
 	o[driver] = nil
 	for _, d := range drivers.All() {
 		o.add(driver, d.Name, "")
 	}
 	return o, nil
+}
+
+// canBeMade tries to make an object: some types are listed, since clients look
+// for them, and refused. Properties that are said to be missing are given; any
+// other complaint comes from a type that is there.
+func canBeMade(execute func(string, qjson.Value) (qjson.Value, error), name string) bool {
+	args := fmt.Sprintf(`{"qom-type": %q, "id": "o-%s"`, name, name)
+	for {
+		v, err := qjson.Parse([]byte(args + "}"))
+		if err != nil {
+			return false
+		}
+		_, err = execute("object-add", v)
+		if err == nil {
+			return true
+		}
+		var property string
+		if _, wrong := fmt.Sscanf(err.Error(), "Parameter %s is missing", &property); wrong != nil {
+			return err.Error() != fmt.Sprintf("object type '%s' is not supported", name)
+		}
+		args += fmt.Sprintf(`, "%s": "x"`, strings.Trim(property, "'"))
+	}
 }
 
 // optionTables are the variables of cmd/qmpblock that declare options. A
