@@ -84,6 +84,10 @@ func canBeMade(execute func(string, qjson.Value) (qjson.Value, error), name stri
 		if err == nil {
 			return true
 		}
+		if strings.Contains(err.Error(), "expected: integer") && strings.Contains(args, `"x"`) {
+			args = strings.Replace(args, `"x"`, "1", 1)
+			continue
+		}
 		var property string
 		if _, wrong := fmt.Sscanf(err.Error(), "Parameter %s is missing", &property); wrong != nil {
 			return err.Error() != fmt.Sprintf("object type '%s' is not supported", name)
