@@ -144,14 +144,20 @@ func (g *Graph) openWithOptions(l *aio.Lock, n *Node, r *openRequest) error {
 	n.drv = drv
 	n.options = r.options
 	options := r.options.Clone()
-	if err := applyCommon(n, options); err != nil {
+	c, err := takeFlags(n.flags, options)
+	if err != nil {
 		return err
 	}
-	a := &OpenArgs{Lock: l, Node: n, Options: options, Flags: n.flags}
+	n.flags, n.forceShare = c.flags, c.forceShare
+	a := &OpenArgs{Lock: l, Node: n, Options: options}
 	if drv.Kind != Protocol {
 		if err := a.openFileFirst(r.filename); err != nil {
 			return err
 		}
+	}
+	// What follows is checked only when the file is open (observed).
+	if err := a.checkCommon(c); err != nil {
+		return a.abandon(err)
 	}
 	if err := g.openDriver(a); err != nil {
 		return err
@@ -190,13 +196,28 @@ func (a *OpenArgs) openFileFirst(filename string) error {
 	return nil
 }
 
-// applyCommon takes the options that every node has and sets what they say.
-func applyCommon(n *Node, o *Options) error {
-	c, err := takeCommon(n.flags, o)
-	if err != nil {
+// checkCommon refuses options that do not go together, and takes those of the
+// common options that only concern the node's own requests.
+func (a *OpenArgs) checkCommon(c commonState) error {
+	if c.forceShare && c.flags&FlagRDWR != 0 {
+		return qerr.New("force-share=on can only be used with read-only images")
+	}
+	n := a.Node
+	n.filename = a.Options.GetString(optFilename)
+	if a.file != nil {
+		n.filename = a.file.filename
+	}
+	if n.drv.NeedsFilename && n.filename == "" {
+		return qerr.New("The '%s' block driver requires a file name", n.drv.Name)
+	}
+	if err := c.takeDiscard(a.Options); err != nil {
 		return err
 	}
-	n.flags, n.forceShare, n.detectZeroes = c.flags, c.forceShare, c.detectZeroes
+	if err := c.checkDetectZeroes(); err != nil {
+		return err
+	}
+	n.flags, n.detectZeroes = c.flags, c.detectZeroes
+	a.Flags = c.flags
 	return nil
 }
 
@@ -207,7 +228,8 @@ type commonState struct {
 	detectZeroes DetectZeroes
 }
 
-func takeCommon(flags Flags, o *Options) (c commonState, err error) {
+// takeFlags takes the common options that are needed first.
+func takeFlags(flags Flags, o *Options) (c commonState, err error) {
 	c.flags = flags &^ (FlagNoFlush | FlagNoCache | FlagRDWR | FlagAutoRDOnly)
 	o.TakeString(optDriver, "")
 	readOnly := false
@@ -242,10 +264,15 @@ func takeCommon(flags Flags, o *Options) (c commonState, err error) {
 	if !active {
 		c.flags |= FlagInactive
 	}
-	if c.forceShare && c.flags&FlagRDWR != 0 {
-		return c, qerr.New("force-share=on can only be used with read-only images")
+	return c, nil
+}
+
+// checkDetectZeroes: zeroes can only be unmapped where discards are allowed.
+func (c *commonState) checkDetectZeroes() error {
+	if c.detectZeroes == DetectZeroesUnmap && c.flags&FlagUnmap == 0 {
+		return qerr.New("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
 	}
-	return c, c.takeDiscard(o)
+	return nil
 }
 
 func (c *commonState) takeDiscard(o *Options) error {
@@ -265,9 +292,6 @@ func (c *commonState) takeDiscard(o *Options) error {
 		return err
 	}
 	c.detectZeroes = DetectZeroes(mode)
-	if c.detectZeroes == DetectZeroesUnmap && c.flags&FlagUnmap == 0 {
-		return qerr.New("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
-	}
 	return nil
 }
 
@@ -278,13 +302,6 @@ func (g *Graph) openDriver(a *OpenArgs) error {
 	n := a.Node
 	name, given := a.Options.Get(optNodeName)
 	a.Options.Delete(optNodeName)
-	n.filename = a.Options.GetString(optFilename)
-	if a.file != nil {
-		n.filename = a.file.filename
-	}
-	if n.drv.NeedsFilename && n.filename == "" {
-		return a.abandon(qerr.New("The '%s' block driver requires a file name", n.drv.Name))
-	}
 	if err := g.assignName(n, name.String(), given); err != nil {
 		return a.abandon(err)
 	}

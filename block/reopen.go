@@ -68,14 +68,18 @@ type reopenQueue struct {
 	drained []*Node
 }
 
-// add queues a node. With keep, options that are not given stay as they were.
+// add queues a node, or gives one that is queued already new options. With
+// keep, options that are not given stay as they were.
 func (q *reopenQueue) add(n *Node, options, explicit *Options, keep bool) error {
-	n.DrainedBegin(q.lock)
-	q.drained = append(q.drained, n)
-
-	st := &ReopenState{Node: n, explicit: explicit, options: options}
-	q.order = append(q.order, st)
-	q.states[n] = st
+	st := q.states[n]
+	if st == nil {
+		n.DrainedBegin(q.lock)
+		q.drained = append(q.drained, n)
+		st = &ReopenState{Node: n}
+		q.order = append(q.order, st)
+		q.states[n] = st
+	}
+	st.options, st.explicit = options, explicit
 	for _, c := range n.children {
 		if err := q.addChild(st, c, keep); err != nil {
 			return err
@@ -98,7 +102,7 @@ func (q *reopenQueue) addChild(st *ReopenState, c *Child, keep bool) error {
 		return q.addInline(st, c, o, o.Clone(), false)
 	case inherits && (keep || isRef && ref.String() == c.node.name):
 		return q.addInline(st, c, c.node.explicit.Clone(), c.node.explicit, true)
-	case !keep && !isRef && !described && (c.name != optBacking || c.explicitIn(st.Node)):
+	case !keep && !isRef && !described && c.name == optBacking && c.explicitIn(st.Node):
 		return qerr.New("%s is missing for '%s'", c.name, st.Node.name)
 	}
 	return nil
@@ -209,8 +213,16 @@ func (q *reopenQueue) prepare(st *ReopenState) error {
 	st.Options = st.options.Clone()
 	share, givenShare := st.Options.Get(optForceShare)
 	st.Options.Delete(optForceShare)
-	c, err := takeCommon(n.flags, st.Options)
+	c, err := takeFlags(n.flags, st.Options)
 	if err != nil {
+		return err
+	}
+	// Reopening does not hand the node over, whatever the option says.
+	c.flags = c.flags&^FlagInactive | n.flags&FlagInactive
+	if err := c.takeDiscard(st.Options); err != nil {
+		return err
+	}
+	if err := c.checkDetectZeroes(); err != nil {
 		return err
 	}
 	st.Flags, st.forceShare, st.detectZeroes = c.flags, n.forceShare, c.detectZeroes
@@ -240,6 +252,10 @@ func (q *reopenQueue) prepare(st *ReopenState) error {
 // options leave out, and that the driver cannot return to its default.
 func resetForbidden(n *Node, options *Options) (string, bool) {
 	for _, key := range n.options.Keys() {
+		if key == optActive {
+			// Refused even if it is the same again (observed).
+			return key, true
+		}
 		fixed := !isCommonOption(key) || key == optForceShare
 		if fixed && !options.Has(key) && !isChildOption(n, key) && !isMutable(n.drv, key) {
 			return key, true

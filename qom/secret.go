@@ -48,7 +48,11 @@ func (t *Tree) Secret(id string) ([]byte, error) {
 	if !ok {
 		return nil, qerr.New("Object with id '%s' is not a secret", id)
 	}
-	return s.Bytes(), nil
+	if b := s.Bytes(); b != nil {
+		return b, nil
+	}
+	// It is being made, and names itself as its key.
+	return nil, qerr.New("Secret with id '%s' has no data", id)
 }
 
 // Complete reads and decrypts the secret.
