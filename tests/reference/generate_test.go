@@ -58,15 +58,21 @@ func command(r *rand.Rand) string {
 	return b.String()
 }
 
-var negotiations = []string{
+// inOrder are requests around the negotiation that are always answered in
+// turn; negotiations has also those which may overtake, so that with several
+// on the way the order of the answers is anybody's guess.
+var inOrder = []string{
 	`{"execute":"qmp_capabilities"}`,
 	`{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}`,
 	`{"execute":"qmp_capabilities","arguments":{"enable":["bogus"]}}`,
 	`{"execute":"qmp_capabilities","arguments":{"enable":5}}`,
-	`{"exec-oob":"query-version"}`,
-	`{"exec-oob":"qmp_capabilities","id":1}`,
 	`{"execute":"query-version","exec-oob":"query-version"}`,
 }
+
+var negotiations = append([]string{
+	`{"exec-oob":"query-version"}`,
+	`{"exec-oob":"qmp_capabilities","id":1}`,
+}, inOrder...)
 
 var commands = []func(*rand.Rand) (string, object){
 	blockdevAdd, blockdevAdd, blockdevAdd, blockdevAdd, blockdevDel, blockdevDel, blockdevReopen, blockdevReopen,

@@ -49,7 +49,7 @@ func TestUnnegotiated(t *testing.T) {
 			case 0:
 				items = append(items, request(pick(r, negotiations...)))
 			case 1:
-				items = append(items, item{pieces: cut(r, garble(r, pick(r, negotiations...)+"\n")), broken: true})
+				items = append(items, item{pieces: cut(r, garble(r, pick(r, inOrder...)+"\n")), broken: true})
 			default:
 				items = append(items, request(command(r)))
 			}
