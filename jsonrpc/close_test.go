@@ -76,13 +76,15 @@ func TestSmallEventsAreBoundedToo(t *testing.T) {
 }
 
 // TestCloseAnswersTheRunningCommand: Close waits for the command that runs,
-// its answer arrives, and what is sent behind it is not executed.
+// its answer arrives although the context has ended, and what is sent behind
+// it is not executed.
 func TestCloseAnswersTheRunningCommand(t *testing.T) {
 	t.Parallel()
 	s := listenUnix(t)
 	c := dialRaw(t, s)
 	c.send(`{"jsonrpc":"2.0","id":1,"method":"block"}` + "\n" + `{"jsonrpc":"2.0","id":2,"method":"empty"}` + "\n")
 	<-s.entered
+	s.cancel()
 	closed := make(chan error)
 	go func() { closed <- s.Listener.Close() }()
 	<-s.Listener.closing

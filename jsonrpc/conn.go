@@ -70,7 +70,9 @@ func (l *Listener) serve(t transport) {
 	if l.Events != nil {
 		defer l.Events.Subscribe(c.event)()
 	}
-	rpc := jsonrpc2.NewConn(l.ctx, stream{c}, c, jsonrpc2.SetLogger(libraryLog{l.Log}))
+	// The library would close the connection with the context, answered or not.
+	ctx := context.WithoutCancel(l.ctx)
+	rpc := jsonrpc2.NewConn(ctx, stream{c}, c, jsonrpc2.SetLogger(libraryLog{l.Log}))
 	c.sendAll(rpc)
 	<-c.closed
 }

@@ -128,13 +128,15 @@ func (l *logs) String() string {
 type server struct {
 	*Listener
 	*fake
-	logs *logs
+	logs   *logs
+	cancel context.CancelFunc // of the context that commands run with
 }
 
 func listen(t *testing.T, spec string) *server {
 	t.Helper()
-	s := &server{fake: newFake(), logs: new(logs)}
-	l, err := Listen(t.Context(), spec, Config{Executor: s.fake, Events: s.fake, Log: zerolog.New(s.logs)})
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &server{fake: newFake(), logs: new(logs), cancel: cancel}
+	l, err := Listen(ctx, spec, Config{Executor: s.fake, Events: s.fake, Log: zerolog.New(s.logs)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,6 +148,7 @@ func listen(t *testing.T, spec string) *server {
 	}()
 	t.Cleanup(func() {
 		defer func() { <-served }()
+		defer cancel()
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}

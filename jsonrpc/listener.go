@@ -104,12 +104,11 @@ func (l *Listener) begin() bool {
 // done and answered, and waits for them and for Serve. A client that does not
 // read its answer has [FlushLimit] to change its mind.
 func (l *Listener) Close() error {
+	defer l.owned.Wait()
 	if !l.end() {
 		return nil
 	}
-	err := l.stop()
-	l.owned.Wait()
-	return err
+	return l.stop()
 }
 
 // end tells everyone that the listener closes, true for the first caller.
