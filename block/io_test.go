@@ -71,8 +71,10 @@ func TestRequestsAtDriver(t *testing.T) {
 		},
 		{"zeroes in a block", `,"zero":true,"align":512`, zero(100, 50, 0), []string{"read 0+512", "write 0+512"}},
 		{"discard", ``, discard(100, 5000), []string{"discard 100+5000"}},
-		{"discard rounded", `,"align":512`, discard(100, 2000), []string{"discard 512+1536"}},
-		{"discard of nothing whole", `,"align":4096`, discard(100, 4000), nil},
+		{
+			"discard of edges", `,"align":512`, discard(100, 2000),
+			[]string{"discard 100+412", "discard 512+1536", "discard 2048+52"},
+		},
 		{"split discard", `,"max-discard":2048`, discard(0, 5000), []string{"discard 0+2048", "discard 2048+2048", "discard 4096+904"}},
 		{
 			"discard in units", `,"align":512,"discard-align":2048`, discard(512, 4096),
