@@ -12,8 +12,8 @@ func (w *Write) AttachChild(parent, child *Node, name string, role Role) (*Child
 	if reaches(child, parent) {
 		return nil, qerr.New("Making '%s' a %s child of '%s' would create a cycle", child.name, name, parent.name)
 	}
-	if parent.Active() && !child.Active() {
-		return nil, qerr.New("Inactive '%s' can't be a %s child of active '%s'", child.name, name, parent.name)
+	if err := checkActive(parent, child, name); err != nil {
+		return nil, err
 	}
 	c := &Child{name: name, role: role, owner: parent}
 	perm, shared := parent.parents.cumulative()
@@ -26,6 +26,15 @@ func (w *Write) AttachChild(parent, child *Node, name string, role Role) (*Child
 	}
 	w.moveInto(child, parent.ctx)
 	return c, nil
+}
+
+// checkActive: a node that this process uses cannot rest on one that another
+// process may be writing to.
+func checkActive(parent, child *Node, name string) error {
+	if parent.Active() && !child.Active() {
+		return qerr.New("Inactive '%s' can't be a %s child of active '%s'", child.name, name, parent.name)
+	}
+	return nil
 }
 
 // reaches tells whether there is a way down from one node to another.
@@ -133,6 +142,9 @@ func (w *Write) ReplaceChild(c *Child, to *Node, reopen reopenStates) error {
 	w.link(c, to)
 	roots := []*Node{from, to}
 	if parent := c.ParentNode(); parent != nil {
+		if err := checkActive(parent, to, c.name); err != nil {
+			return err
+		}
 		roots = append(roots, parent)
 	}
 	if err := w.refreshPerms(reopen, roots...); err != nil {

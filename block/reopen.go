@@ -101,7 +101,11 @@ func (q *reopenQueue) addChild(st *ReopenState, c *Child, keep bool) error {
 		st.options.Set(c.name, StringOpt(c.node.name))
 		return q.addInline(st, c, o, o.Clone(), false)
 	case inherits && (keep || isRef && ref.String() == c.node.name):
-		return q.addInline(st, c, c.node.explicit.Clone(), c.node.explicit, true)
+		explicit := c.node.explicit
+		if queued := q.states[c.node]; queued != nil {
+			explicit = queued.explicit
+		}
+		return q.addInline(st, c, explicit.Clone(), explicit, true)
 	case !keep && !isRef && !described && c.name == optBacking && c.explicitIn(st.Node):
 		return qerr.New("%s is missing for '%s'", c.name, st.Node.name)
 	}
