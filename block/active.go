@@ -63,7 +63,7 @@ func (n *Node) activate(l *aio.Lock) error {
 
 func (n *Node) invalidate(l *aio.Lock) error {
 	if v, ok := n.instance.(Invalidator); ok {
-		_, err := aio.Mixed(l, n.ctx, "invalidate_cache", func(co *aio.Co) (struct{}, error) {
+		_, err := aio.Mixed(l, n.Context(), "invalidate_cache", func(co *aio.Co) (struct{}, error) {
 			return struct{}{}, v.CoInvalidateCache(co)
 		})
 		if err != nil {

@@ -24,7 +24,7 @@ func (w *Write) AttachChild(parent, child *Node, name string, role Role) (*Child
 	if err := w.refreshPerms(nil, child); err != nil {
 		return nil, err
 	}
-	w.moveInto(child, parent.ctx)
+	w.moveInto(child, parent.Context())
 	return c, nil
 }
 

@@ -18,6 +18,8 @@ type Backend struct {
 	root   *Child
 	perm   Perm
 	shared Perm
+	// ctx is the node's context, for callers that may not look at the node.
+	ctx atomic.Pointer[aio.Context]
 
 	// AllowWriteBeyondEOF lets an export or a job grow the node.
 	AllowWriteBeyondEOF bool
@@ -39,6 +41,7 @@ type Backend struct {
 // shared on whatever is inserted later.
 func (g *Graph) NewBackend(name string, perm, shared Perm) *Backend {
 	b := &Backend{graph: g, name: name, perm: perm, shared: shared, writeCache: true}
+	b.ctx.Store(g.main)
 	b.gate.init()
 	g.backends.add(b)
 	return b
@@ -82,8 +85,15 @@ func (b *Backend) Insert(l *aio.Lock, n *Node) error {
 		w.link(c, n)
 		b.root = c
 		w.onAbort(func() { b.root = nil })
+		b.follow(w, n)
 		return w.refreshPerms(nil, n)
 	})
+}
+
+// follow takes the backend to the context of a node.
+func (b *Backend) follow(w *Write, n *Node) {
+	old := b.ctx.Swap(n.Context())
+	w.onAbort(func() { b.ctx.Store(old) })
 }
 
 // Remove detaches the node, if there is one.

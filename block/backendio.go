@@ -11,15 +11,8 @@ import (
 // an allocation of their own; the others serve every caller through the mixed
 // wrapper.
 
-func (b *Backend) context() *aio.Context {
-	if n := b.Node(); n != nil {
-		return n.ctx
-	}
-	return b.graph.main
-}
-
 func (b *Backend) mixed(c aio.Caller, op string, f func(*aio.Co) error) error {
-	_, err := aio.Mixed(c, b.context(), op, func(co *aio.Co) (struct{}, error) { return struct{}{}, f(co) })
+	_, err := aio.Mixed(c, b.ctx.Load(), op, func(co *aio.Co) (struct{}, error) { return struct{}{}, f(co) })
 	return err
 }
 
@@ -157,7 +150,7 @@ func (b *Backend) CoGetLength(co *aio.Co) (int64, error) {
 
 // GetLength is the node's length in bytes.
 func (b *Backend) GetLength(c aio.Caller) (int64, error) {
-	return aio.Mixed(c, b.context(), "blk_getlength", b.CoGetLength)
+	return aio.Mixed(c, b.ctx.Load(), "blk_getlength", b.CoGetLength)
 }
 
 // writeFlags adds FUA for users that never flush.

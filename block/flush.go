@@ -18,7 +18,7 @@ type flushState struct {
 
 // Flush makes every finished write durable.
 func (n *Node) Flush(c aio.Caller) error {
-	_, err := aio.Mixed(c, n.ctx, "flush", func(co *aio.Co) (struct{}, error) {
+	_, err := aio.Mixed(c, n.Context(), "flush", func(co *aio.Co) (struct{}, error) {
 		return struct{}{}, n.CoFlush(co)
 	})
 	return err

@@ -81,7 +81,7 @@ func (g *Graph) NewContext(name string) *aio.Context {
 func (g *Graph) RetireContext(ctx *aio.Context) {
 	used := false
 	g.Nodes(func(n *Node) bool {
-		used = n.ctx == ctx
+		used = n.Context() == ctx
 		return !used
 	})
 	if used {

@@ -16,7 +16,7 @@ const maxLength = 1<<63 - 1<<30
 // the operation that this program began with: in a coroutine it runs directly
 // under the graph's read lock, for all others it spawns one and polls.
 func (n *Node) RefreshTotalSectors(c aio.Caller, hint int64) error {
-	_, err := aio.Mixed(c, n.ctx, "refresh_total_sectors", func(co *aio.Co) (struct{}, error) {
+	_, err := aio.Mixed(c, n.Context(), "refresh_total_sectors", func(co *aio.Co) (struct{}, error) {
 		return struct{}{}, n.CoRefreshTotalSectors(co, hint)
 	})
 	return err
@@ -46,7 +46,7 @@ func (n *Node) CoRefreshTotalSectors(co *aio.Co, hint int64) error {
 
 // GetLength is the node's length in bytes, a multiple of the sector size.
 func (n *Node) GetLength(c aio.Caller) (int64, error) {
-	return aio.Mixed(c, n.ctx, "getlength", n.CoGetLength)
+	return aio.Mixed(c, n.Context(), "getlength", n.CoGetLength)
 }
 
 // CoGetLength is GetLength for coroutines.
@@ -62,7 +62,7 @@ func (n *Node) CoGetLength(co *aio.Co) (int64, error) {
 // GetAllocatedFileSize is the space the node takes on disk, in bytes; ENOTSUP
 // if that is not known.
 func (n *Node) GetAllocatedFileSize(c aio.Caller) (int64, error) {
-	return aio.Mixed(c, n.ctx, "get_allocated_file_size", n.CoGetAllocatedFileSize)
+	return aio.Mixed(c, n.Context(), "get_allocated_file_size", n.CoGetAllocatedFileSize)
 }
 
 // CoGetAllocatedFileSize is GetAllocatedFileSize for coroutines. Where the
@@ -95,7 +95,7 @@ func (n *Node) CoGetAllocatedFileSize(co *aio.Co) (int64, error) {
 // GetInfo is what the driver knows of the image's geometry; ENOTSUP if it has
 // none.
 func (n *Node) GetInfo(c aio.Caller) (DriverInfo, error) {
-	return aio.Mixed(c, n.ctx, "get_info", n.CoGetInfo)
+	return aio.Mixed(c, n.Context(), "get_info", n.CoGetInfo)
 }
 
 // CoGetInfo is GetInfo for coroutines. Filters answer for what they filter.

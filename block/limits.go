@@ -1,7 +1,5 @@
 package block
 
-import "github.com/qmpblock/qmpblock/block/aio"
-
 // defaultMemAlignment is what buffers are aligned to when nobody asks for
 // less: a page, so that direct I/O always works.
 const defaultMemAlignment = 4096
@@ -10,7 +8,8 @@ const defaultMemAlignment = 4096
 const maxIov = 1024
 
 // refreshLimits computes the node's limits from its children and its driver.
-func (n *Node) refreshLimits(_ *aio.Lock) error {
+// Of a node in use it is for a write section: coroutines look at limits.
+func (n *Node) refreshLimits() error {
 	l := Limits{}
 	haveStorage := false
 	for _, c := range n.children {

@@ -18,7 +18,7 @@ type Node struct {
 	name     string
 	drv      *Driver
 	instance Instance
-	ctx      *aio.Context
+	ctx      atomic.Pointer[aio.Context] // read without any lock
 
 	// flags are those the node is open with; options all its options,
 	// explicit those that the user gave for it.
@@ -70,7 +70,7 @@ func (n *Node) Instance() Instance { return n.instance }
 func (n *Node) Graph() *Graph { return n.graph }
 
 // Context is where the node's coroutines are spawned.
-func (n *Node) Context() *aio.Context { return n.ctx }
+func (n *Node) Context() *aio.Context { return n.ctx.Load() }
 
 // Flags are the flags the node is open with.
 func (n *Node) Flags() Flags { return n.flags }

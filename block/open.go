@@ -92,7 +92,8 @@ func (g *Graph) openNode(l *aio.Lock, r *openRequest) (*Node, error) {
 	if r.reference != nil {
 		return g.referTo(r)
 	}
-	n := &Node{graph: g, ctx: g.main, refs: 1, flags: r.flags}
+	n := &Node{graph: g, refs: 1, flags: r.flags}
+	n.ctx.Store(g.main)
 	n.explicit = r.options.Clone()
 	if r.parent != nil {
 		n.inheritsFrom = r.parent
@@ -316,7 +317,7 @@ func (g *Graph) openDriver(a *OpenArgs) error {
 	if err := n.RefreshTotalSectors(a.Lock, 0); err != nil {
 		return qerr.Prepend(err, "Could not refresh total sector count: ")
 	}
-	return n.refreshLimits(a.Lock)
+	return n.refreshLimits()
 }
 
 // abandon drops the file that was opened first if the driver did not attach it.

@@ -68,7 +68,7 @@ type reopenQueue struct {
 	drained []*Node
 }
 
-// add queues a node, or gives one that is queued already new options. With
+// add queues a node, or gives one that is queued already more options. With
 // keep, options that are not given stay as they were.
 func (q *reopenQueue) add(n *Node, options, explicit *Options, keep bool) error {
 	st := q.states[n]
@@ -79,6 +79,8 @@ func (q *reopenQueue) add(n *Node, options, explicit *Options, keep bool) error 
 		q.order = append(q.order, st)
 		q.states[n] = st
 	}
+	options.Merge(st.options)
+	explicit.Merge(st.explicit)
 	st.options, st.explicit = options, explicit
 	for _, c := range n.children {
 		if err := q.addChild(st, c, keep); err != nil {
@@ -150,11 +152,19 @@ func (q *reopenQueue) run() error {
 		q.abort()
 		return err
 	}
-	for _, st := range q.order {
-		if err := st.Node.refreshLimits(q.lock); err != nil {
+	return q.refresh()
+}
+
+// refresh brings lengths and limits up to date, children first: those of their
+// parents depend on them.
+func (q *reopenQueue) refresh() error {
+	for i := len(q.order) - 1; i >= 0; i-- {
+		n := q.order[i].Node
+		err := q.graph.Write(q.lock, "limits of "+n.name, func(*Write) error { return n.refreshLimits() })
+		if err != nil {
 			return err
 		}
-		if err := st.Node.RefreshTotalSectors(q.lock, 0); err != nil {
+		if err := n.RefreshTotalSectors(q.lock, 0); err != nil {
 			return err
 		}
 	}
@@ -307,10 +317,11 @@ func (q *reopenQueue) findReplaced(st *ReopenState) error {
 		if reaches(to, st.Node) {
 			return qerr.New("Making '%s' a %s child of '%s' would create a cycle", to.name, name, st.Node.name)
 		}
-		if c != nil {
-			st.Options.Delete(name)
-			st.replaced = append(st.replaced, replacedChild{c, to})
+		if c == nil {
+			return qerr.New("Cannot set %s child to format node without file child", name)
 		}
+		st.Options.Delete(name)
+		st.replaced = append(st.replaced, replacedChild{c, to})
 	}
 	return nil
 }

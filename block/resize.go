@@ -11,7 +11,7 @@ import (
 // Truncate changes the node's length to offset bytes. Without exact, the
 // driver may make it longer; prealloc prepares what is added.
 func (c *Child) Truncate(caller aio.Caller, offset int64, exact bool, prealloc PreallocMode, flags ReqFlags) error {
-	_, err := aio.Mixed(caller, c.node.ctx, "truncate", func(co *aio.Co) (struct{}, error) {
+	_, err := aio.Mixed(caller, c.node.Context(), "truncate", func(co *aio.Co) (struct{}, error) {
 		return struct{}{}, c.CoTruncate(co, offset, exact, prealloc, flags)
 	})
 	return err

@@ -9,7 +9,7 @@ import (
 
 // BlockStatus tells what lies at offset in the node itself, at most bytes far.
 func (n *Node) BlockStatus(c aio.Caller, wantZero bool, offset, bytes int64) (Status, error) {
-	return aio.Mixed(c, n.ctx, "block_status", func(co *aio.Co) (Status, error) {
+	return aio.Mixed(c, n.Context(), "block_status", func(co *aio.Co) (Status, error) {
 		return n.CoBlockStatus(co, wantZero, offset, bytes)
 	})
 }
