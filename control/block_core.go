@@ -115,7 +115,7 @@ func (i *Instance) blockdevSetIothread(l *aio.Lock, a *schema.XBlockdevSetIothre
 	if !deref(a.Force) && n.HasBackend() {
 		return qerr.New("Node %s is associated with a BlockBackend and could be in use (use force=true to override this check)", a.NodeName)
 	}
-	if deref(a.Iothread.S) == "" {
+	if a.Iothread.S == nil {
 		return n.SetContext(l, i.graph.Main())
 	}
 	ctx := i.iothreadContext(*a.Iothread.S)

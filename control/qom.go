@@ -115,11 +115,30 @@ func (t *iothread) Close() { t.graph.RetireContext(t.ctx) }
 // iothreadContext finds the context of an iothread object, nil if there is
 // none of that id.
 func (i *Instance) iothreadContext(id string) *aio.Context {
+	if id == "" {
+		id = i.onlyIOThread()
+	}
 	t, _ := i.objects.IOThread(id).(*iothread)
 	if t == nil {
 		return nil
 	}
 	return t.ctx
+}
+
+// onlyIOThread is the id of the one iothread there is. The reference looks an
+// id up as the end of a path, and an empty one fits everything.
+func (i *Instance) onlyIOThread() string {
+	only := ""
+	for _, o := range i.objects.Container("objects").Children() {
+		if o.Type() != "iothread" {
+			continue
+		}
+		if only != "" {
+			return ""
+		}
+		only = o.Name()
+	}
+	return only
 }
 
 // AddObject makes an object as --object says.
