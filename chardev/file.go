@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,7 +87,7 @@ func openParallel(b *Parallel) (device, error) {
 }
 
 // control runs f with a file's descriptor, which stays as it is.
-func control(file *os.File, f func(fd int) error) error {
+func control(file syscall.Conn, f func(fd int) error) error {
 	conn, err := file.SyscallConn()
 	if err != nil {
 		return err

@@ -1,12 +1,10 @@
 package chardev
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,41 +14,62 @@ const maxFDs = 16
 
 // sockConn is a connection of a socket.
 type sockConn struct {
-	net.Conn
-	unix *net.UnixConn // Conn, if it is one
-	once sync.Once
-	gone chan struct{} // closed by Close
+	handle        *handle
+	local, remote net.Addr
+	gone          chan struct{} // closed by Close
 
 	oob []byte // belongs to the reader
 	mu  sync.Mutex
 	fds []*os.File
 }
 
-func newSockConn(conn net.Conn) *sockConn {
-	c := &sockConn{Conn: conn, gone: make(chan struct{})}
-	if c.unix, _ = conn.(*net.UnixConn); c.unix != nil {
-		c.oob = make([]byte, unix.CmsgSpace(4*maxFDs))
+// newSockConn takes a connection over from package net.
+func newSockConn(conn net.Conn) (*sockConn, error) {
+	h, err := newHandle(conn)
+	if err != nil {
+		return nil, err
 	}
-	return c
+	return &sockConn{
+		handle: h, local: conn.LocalAddr(), remote: conn.RemoteAddr(),
+		gone: make(chan struct{}), oob: make([]byte, unix.CmsgSpace(4*maxFDs)),
+	}, nil
 }
 
-func (c *sockConn) Read(p []byte) (int, error) {
-	if c.unix == nil {
-		return c.Conn.Read(p)
+// Read implements Conn.
+func (c *sockConn) Read(p []byte) (n int, err error) {
+	var oobn int
+	err = c.handle.call(unix.POLLIN, func(fd int) (err error) {
+		n, oobn, _, _, err = unix.Recvmsg(fd, p, c.oob, unix.MSG_CMSG_CLOEXEC)
+		return err
+	})
+	if err != nil {
+		return 0, err
 	}
-	n, oobn, _, _, err := c.unix.ReadMsgUnix(p, c.oob)
-	if oobn > 0 {
-		c.receive(c.oob[:oobn])
+	c.receive(c.oob[:oobn])
+	if n == 0 && len(p) > 0 {
+		return 0, io.EOF
 	}
-	if errors.Is(err, io.EOF) {
-		err = io.EOF // package net wraps it here, but not in Read
+	return n, nil
+}
+
+// Write implements Conn.
+func (c *sockConn) Write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		err = c.handle.call(unix.POLLOUT, func(fd int) error {
+			sent, err := unix.Write(fd, p[n:])
+			n += max(sent, 0)
+			return err
+		})
 	}
-	return max(n, 0), err
+	return n, err
 }
 
 // receive keeps the descriptors of a message in place of those of an earlier
 // one which nobody took.
 func (c *sockConn) receive(oob []byte) {
+	if len(oob) == 0 {
+		return
+	}
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return
@@ -86,30 +105,20 @@ func (c *sockConn) TakeFDs() []*os.File { return c.swapFDs(nil) }
 
 // Close implements Conn.
 func (c *sockConn) Close() error {
-	var err error = net.ErrClosed
-	c.once.Do(func() {
-		err = c.Conn.Close()
-		closeAll(c.TakeFDs())
-		close(c.gone)
-	})
-	return err
+	if !c.handle.close() {
+		return net.ErrClosed
+	}
+	closeAll(c.TakeFDs())
+	close(c.gone)
+	return nil
 }
 
 // hungUp tells, without waiting, whether the other side has closed.
-func (c *sockConn) hungUp() bool {
-	conn, ok := c.Conn.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return true
-	}
-	gone := false
-	err = raw.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		n, err := unix.Poll(p, 0)
-		gone = err == nil && n > 0
+func (c *sockConn) hungUp() (gone bool) {
+	err := c.handle.call(0, func(fd int) error {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, 0)
+		gone = n > 0
+		return err
 	})
 	return gone || err != nil
 }

@@ -141,10 +141,7 @@ func (s *socket) openClient(ctx context.Context, reconnect time.Duration, fds fd
 		s.worker.Go(s.serve)
 		return nil
 	}
-	conn, err := s.connect(ctx)
-	if err == nil {
-		s.publish(conn)
-	}
+	_, err := s.next(ctx)
 	return err
 }
 
@@ -182,12 +179,11 @@ func (s *socket) serve() {
 	// Accepting fails for a while when there are no descriptors left.
 	const pause = 100 * time.Millisecond
 	for s.ctx.Err() == nil {
-		conn, err := s.connect(s.ctx)
+		c, err := s.next(s.ctx)
 		if err != nil {
 			_ = wait(s.ctx, pause)
 			continue
 		}
-		c := s.publish(conn)
 		select {
 		case <-c.gone:
 		case <-s.ctx.Done():
@@ -197,13 +193,21 @@ func (s *socket) serve() {
 	}
 }
 
-// publish makes a connection the current one.
-func (s *socket) publish(conn net.Conn) *sockConn {
+// next waits for a connection and makes it the current one.
+func (s *socket) next(ctx context.Context) (*sockConn, error) {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := newSockConn(conn)
+	if err != nil {
+		return nil, sysError(err, "Failed to set up the connection")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conn, s.taken = newSockConn(conn), false
+	s.conn, s.taken = c, false
 	s.changed()
-	return s.conn
+	return c, nil
 }
 
 // drop closes a connection and forgets it if it is the current one.
@@ -318,7 +322,7 @@ func (s *socket) filename() string {
 	if c == nil {
 		return "disconnected:" + s.addr.text() + mark
 	}
-	local, remote := c.LocalAddr(), c.RemoteAddr()
+	local, remote := c.local, c.remote
 	if local.Network() == "unix" {
 		if s.server {
 			remote = local
