@@ -6,6 +6,7 @@ package drivertest
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/qmpblock/qmpblock/block"
@@ -66,6 +67,7 @@ type Disk struct {
 	prepared, aborted  int
 	committed, lengths int
 	refuseReopen       error
+	drains, undrains   atomic.Int32
 }
 
 func openMem(a *block.OpenArgs) (block.Instance, error) {
@@ -259,6 +261,17 @@ func (d *Disk) ReopenCommit(*block.ReopenState) { d.committed++ }
 
 // ReopenAbort is the other.
 func (d *Disk) ReopenAbort(*block.ReopenState) { d.aborted++ }
+
+// DrainBegin and DrainEnd count.
+func (d *Disk) DrainBegin() { d.drains.Add(1) }
+
+// DrainEnd is the end of a drained section.
+func (d *Disk) DrainEnd() { d.undrains.Add(1) }
+
+// Drains counts the drained sections that began and that ended.
+func (d *Disk) Drains() (begun, ended int) {
+	return int(d.drains.Load()), int(d.undrains.Load())
+}
 
 // Close marks the disk as closed.
 func (d *Disk) Close(*aio.Lock) {
