@@ -163,16 +163,25 @@ func (i *instance) open(path string) error {
 		return err
 	}
 	i.took = time.Since(began)
-	// QEMU may greet a client twice that comes while it starts: the work is
-	// for one that comes later.
+	// QEMU may greet a client twice that comes while it starts, or drop one
+	// that comes right behind it: the work is for one that comes later.
 	i.close()
 	if err := i.process.AwaitSocket(socket, patience); err != nil {
 		return err
 	}
+	for end := time.Now().Add(patience); ; i.close() {
+		err := i.negotiate(socket)
+		if !errors.Is(err, unix.ECONNRESET) || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+func (i *instance) negotiate(socket string) error {
 	if err := i.greet(socket); err != nil {
 		return err
 	}
-	_, err = i.do([]byte("{\"execute\":\"qmp_capabilities\"}\n"))
+	_, err := i.do([]byte("{\"execute\":\"qmp_capabilities\"}\n"))
 	return err
 }
 
