@@ -36,11 +36,12 @@
 //
 // # The reference
 //
-// Logs are the same byte for byte, with four exceptions. The reference does not
-// log that a write was FUA. It skips the flush behind a write that must be
+// Logs are the same byte for byte, but for these differences. The reference does
+// not log that a write was FUA. It skips the flush behind a write that must be
 // durable when nothing else was written since the last one. It counts entries
-// that failed, and others that are still on their way. It aborts on discards
-// which are not aligned to the log's sectors.
+// that could not be written. Closing a node without flushes, it leaves entries
+// uncounted. It goes on with logs that are shorter than their entries, and
+// aborts on discards which are not aligned to the log's sectors.
 package blklogwrites
 
 import (

@@ -398,7 +398,12 @@ func TestWriters(t *testing.T) {
 			}
 		})
 	}
+	done := make(chan struct{})
+	var killer sync.WaitGroup
+	killer.Go(func() { l.kill(t, done) })
 	wg.Wait()
+	close(done)
+	killer.Wait()
 	l.remove()
 	log := l.log.Bytes()
 	r, err := dmlog.NewReader(bytes.NewReader(log), int64(len(log)))
@@ -418,6 +423,38 @@ func TestWriters(t *testing.T) {
 	}
 	if writes := l.entries(t); len(writes) < writers*rounds*4/5 {
 		t.Errorf("the log has only %d entries", len(writes))
+	}
+}
+
+// kill looks at the log again and again as a kill would leave it: whatever it
+// counts is whole.
+func (l *logged) kill(t *testing.T, done chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		log := l.log.Bytes()
+		r, err := dmlog.NewReader(bytes.NewReader(log), int64(len(log)))
+		if err != nil {
+			continue // nothing has been counted yet
+		}
+		for {
+			rec, err := r.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			data, err := io.ReadAll(r.Data(rec))
+			if err != nil || rec.Length > 0 && !bytes.Equal(data[4:], bytes.Repeat(data[4:5], len(data)-4)) {
+				t.Errorf("entry %d is torn, %v", rec.Number, err)
+				return
+			}
+		}
 	}
 }
 
