@@ -1,6 +1,8 @@
 package block
 
 import (
+	"slices"
+
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/trace"
@@ -39,15 +41,23 @@ func checkActive(parent, child *Node, name string) error {
 
 // reaches tells whether there is a way down from one node to another.
 func reaches(from, to *Node) bool {
-	if from == to {
-		return true
+	if from == to || len(from.children) == 0 {
+		return from == to
 	}
-	for _, c := range from.children {
-		if reaches(c.node, to) {
+	// Two ways may lead to one node, and so on below it: each is entered once.
+	seen := make(map[*Node]bool)
+	var visit func(n *Node) bool
+	visit = func(n *Node) bool {
+		if n == to {
 			return true
 		}
+		if seen[n] {
+			return false
+		}
+		seen[n] = true
+		return slices.ContainsFunc(n.children, func(c *Child) bool { return visit(c.node) })
 	}
-	return false
+	return visit(from)
 }
 
 func (n *Node) removeChild(c *Child) {

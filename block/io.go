@@ -218,17 +218,12 @@ func (n *Node) unalignedZeroes(co *aio.Co, r *tracked, offset, bytes int64, flag
 	for bytes > 0 {
 		piece := min(bytes, alignUp(offset+1, align)-offset)
 		var err error
-		switch {
-		case piece < align:
+		if piece < align {
 			zeroes := Vec{make([]byte, piece)}
 			err = n.readModifyWrite(co, r, offset, piece, zeroes, flags&^(reqZeroes|ReqMayUnmap))
-		case bytes >= align:
+		} else {
 			piece = alignDown(bytes, align)
 			err = n.alignedWrite(co, r, offset, piece, nil, flags)
-		default:
-			zeroes := Vec{make([]byte, bytes)}
-			piece = bytes
-			err = n.readModifyWrite(co, r, offset, piece, zeroes, flags&^(reqZeroes|ReqMayUnmap))
 		}
 		if err != nil {
 			return err

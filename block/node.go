@@ -38,9 +38,7 @@ type Node struct {
 	backing  *Child
 	parents  parentList
 
-	filename      string // as opened, or as found out later
-	backingFile   string // as the image names it
-	backingFormat string
+	filename string // as opened, or as found out later
 
 	limits       Limits
 	totalSectors atomic.Int64

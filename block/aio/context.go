@@ -38,6 +38,7 @@ type Context struct {
 	bhTasks sync.WaitGroup
 
 	direct, spawned atomic.Uint64
+	spawnedEver     atomic.Uint64 // coroutines, for Close
 }
 
 // NewContext makes a context whose coroutines hold guard. Panics of coroutines
@@ -60,8 +61,23 @@ func (c *Context) Counts() (direct, spawned uint64) {
 // Close waits until every coroutine and every posted function of the context
 // has ended. The caller must not hold the context's lock.
 func (c *Context) Close() {
-	c.coroutines.Wait()
-	c.bhTasks.Wait()
+	// A posted function may spawn a coroutine, and a coroutine may post: go
+	// round until neither has left anything.
+	for {
+		c.bhTasks.Wait()
+		spawned := c.spawnedEver.Load()
+		c.coroutines.Wait()
+		if c.idle() && spawned == c.spawnedEver.Load() {
+			return
+		}
+	}
+}
+
+// idle tells whether nothing is posted.
+func (c *Context) idle() bool {
+	c.bhMu.Lock()
+	defer c.bhMu.Unlock()
+	return len(c.bhs) == 0 && !c.bhLoop
 }
 
 // Lock proves that its bearer runs in a context and holds the context's lock.

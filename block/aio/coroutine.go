@@ -78,6 +78,7 @@ func (c *Context) end(co *Co) {
 // leaves panics to the context's report function.
 func (c *Context) Spawn(op string, fn func(*Co), done func(*PanicError)) {
 	c.coroutines.Add(1)
+	c.spawnedEver.Add(1)
 	go func() {
 		defer c.coroutines.Done()
 		p := c.protected(op, fn)
