@@ -317,7 +317,7 @@ func (o *Options) TakeSize(key string, def uint64) (uint64, error) {
 		return 0, qerr.New("Value '%s' is out of range for parameter '%s'", v, key)
 	default:
 		return 0, qerr.New("Parameter '%s' expects a non-negative number below 2^64", key).
-			WithHint("Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta- and exabytes, respectively.\n")
+			WithHint("Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively.\n")
 	}
 }
 
