@@ -7,6 +7,7 @@ import (
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/devices"
 	"github.com/qmpblock/qmpblock/qemuio"
+	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/qjson"
 	"github.com/qmpblock/qmpblock/schema"
 )
@@ -33,6 +34,10 @@ func hmpCommands() map[string]hmpCommand {
 }
 
 func (i *Instance) humanMonitorCommand(_ context.Context, a *schema.HumanMonitorCommandArguments) (string, error) {
+	if a.CpuIndex != nil && *a.CpuIndex != 0 {
+		// The machine has one.
+		return "", qerr.New("Parameter 'cpu-index' expects a CPU number")
+	}
 	line := strings.TrimLeft(a.CommandLine, " \t")
 	name, args, _ := strings.Cut(line, " ")
 	if name == "" {

@@ -99,7 +99,7 @@ func (b *bus) search(fits func(*bus) bool) *bus {
 func (m *Machine) busFor(mod *model) (*bus, error) {
 	b := m.root.search(func(b *bus) bool { return b.typ == mod.bus })
 	if b == nil || b.full() {
-		return nil, qerr.New("No '%s' bus found for device '%s'", mod.bus, mod.name)
+		return nil, qerr.New("No '%s' bus found for device '%s'", mod.busName(), mod.name)
 	}
 	return b, nil
 }

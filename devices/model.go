@@ -14,6 +14,9 @@ const (
 	i2cBus    = "i2c-bus"
 	scsiBus   = "SCSI"
 	virtioBus = "virtio-pci-bus"
+	// anyVirtioBus is what virtio devices ask for: on a PCI machine it is
+	// always a virtioBus.
+	anyVirtioBus = "virtio-bus"
 )
 
 // model is a kind of device.
@@ -88,4 +91,12 @@ func (mod *model) row(name string) *property {
 		}
 	}
 	return nil
+}
+
+// busName is what the model calls the bus it wants.
+func (mod *model) busName() string {
+	if mod.bus == virtioBus {
+		return anyVirtioBus
+	}
+	return mod.bus
 }

@@ -139,9 +139,13 @@ func TestGoQEMUMonitor(t *testing.T) {
 	if _, err := m.Run([]byte(add)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Run([]byte(`{"execute": "stop"}`)); err != nil {
-		t.Fatal(err)
-	}
+	// The event comes before the reply, and the library hands over one after
+	// the other.
+	stopped := make(chan error, 1)
+	go func() {
+		_, err := m.Run([]byte(`{"execute": "stop"}`))
+		stopped <- err
+	}()
 	select {
 	case e := <-events:
 		if e.Event != "STOP" {
@@ -149,6 +153,9 @@ func TestGoQEMUMonitor(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("no event")
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
 	}
 }
 
