@@ -192,7 +192,7 @@ func (g *Graph) Unref(l *aio.Lock, n *Node) {
 func (g *Graph) closeNode(l *aio.Lock, n *Node) {
 	n.DrainedBegin(l)
 	if n.instance != nil {
-		if !n.ReadOnly() && n.Active() {
+		if !n.ReadOnly() && n.Active() && n.unflushed() {
 			// A failing last flush has nobody to report to; the reference
 			// ignores it as well.
 			_ = n.Flush(l)
