@@ -40,7 +40,7 @@ func runAioRead(s *Session, _ *aio.Lock, argv []string) error {
 	}
 	s.background(func() string {
 		start := time.Now()
-		err := r.submit(s.blk, aio.Outside)
+		err := r.submit(s, aio.Outside)
 		s.blk.Stats().Account(block.OpRead, r.asked, start, err)
 		if err != nil {
 			return "readv failed: " + s.reason(err) + "\n"
@@ -57,7 +57,7 @@ func runAioWrite(s *Session, _ *aio.Lock, argv []string) error {
 	}
 	s.background(func() string {
 		start := time.Now()
-		err := w.submit(s.blk, aio.Outside)
+		err := w.submit(s, aio.Outside)
 		if !w.zeroes {
 			s.blk.Stats().Account(block.OpWrite, w.asked, start, err)
 		}

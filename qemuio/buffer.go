@@ -5,8 +5,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
 )
 
@@ -24,37 +26,48 @@ func filled(n int64, pattern byte) []byte {
 	return b
 }
 
-// vector reads the lengths of a request's buffers and makes them, one behind
-// the other in all.
-func (s *Session) vector(lengths []string, pattern byte) (v block.Vec, all []byte, ok bool) {
-	var sizes []int64
-	var total int64
-	for _, arg := range lengths {
+// sizes reads the lengths of a request's buffers.
+func (s *Session) sizes(args []string) (sizes []int64, total int64, ok bool) {
+	for _, arg := range args {
 		n, ok := s.number(arg)
 		if !ok {
-			return nil, nil, false
+			return nil, 0, false
 		}
 		if n > maxRequest {
 			s.printf("Argument '%s' exceeds maximum size %d\n", arg, int64(maxRequest))
-			return nil, nil, false
+			return nil, 0, false
 		}
 		if total += n; total > maxRequest {
 			s.printf("The total number of bytes exceed the maximum size %d\n", int64(maxRequest))
-			return nil, nil, false
+			return nil, 0, false
 		}
 		sizes = append(sizes, n)
 	}
+	return sizes, total, true
+}
+
+// vector makes buffers of the given sizes, one behind the other in all.
+func vector(sizes []int64, total int64, pattern byte) (v block.Vec, all []byte) {
 	all = filled(total, pattern)
 	at := int64(0)
 	for _, n := range sizes {
 		v = append(v, all[at:at+n])
 		at += n
 	}
-	return v, all, true
+	return v, all
 }
 
-// fromFile fills a buffer with a file's beginning, repeated as often as
-// needed.
+// checkEnd fails as a request beyond the end will, so that no memory is spent
+// on it.
+func (s *Session) checkEnd(c aio.Caller, offset, bytes int64) error {
+	length, err := s.blk.GetLength(c)
+	if err == nil && (offset > length || length-offset < bytes) {
+		return qerr.From(syscall.EIO)
+	}
+	return err
+}
+
+// fromFile reads the first n bytes of a file, or fewer if it is shorter.
 func (s *Session) fromFile(name string, n int64) (b []byte, ok bool) {
 	data, err := readStart(name, n)
 	switch {
@@ -65,11 +78,14 @@ func (s *Session) fromFile(name string, n int64) (b []byte, ok bool) {
 		s.printf("%s: file is empty\n", name)
 		return nil, false
 	}
-	b = block.AlignedMemory(int(n))
+	return data, true
+}
+
+// repeat fills a buffer with data, over and over.
+func repeat(b, data []byte) {
 	for at := 0; at < len(b); at += len(data) {
 		copy(b[at:], data)
 	}
-	return b, true
 }
 
 func readStart(name string, n int64) ([]byte, error) {

@@ -112,33 +112,36 @@ func runZoneReport(s *Session, _ *aio.Lock, argv []string) error {
 }
 
 func runZoneAppend(s *Session, _ *aio.Lock, argv []string) error {
-	rest := s.skipOption(argv)
-	if _, ok := s.number(rest[0]); !ok {
+	rest := s.skipOption(argv[0], argv[1:])
+	offset := "(null)" // as the reference prints what is not there
+	if len(rest) > 0 {
+		offset, rest = rest[0], rest[1:]
+	}
+	if _, ok := s.number(offset); !ok {
 		return nil
 	}
-	if _, _, ok := s.vector(rest[1:], defaultPattern); ok {
+	if _, _, ok := s.sizes(rest); ok {
 		s.printf("zone append failed: %s\n", s.noZones())
 	}
 	return nil
 }
 
 // skipOption complains of the first option, since zone_append has none, and
-// returns the other words.
-func (s *Session) skipOption(argv []string) []string {
-	for i, word := range argv[1:] {
-		if word == "--" {
-			return slices.Delete(slices.Clone(argv[1:]), i, i+1)
-		}
-		if len(word) > 1 && word[0] == '-' {
-			s.printf("%s: invalid option -- '%c'\n", argv[0], word[1])
-			rest := slices.Delete(slices.Clone(argv[1:]), i, i+1)
+// returns what the reference goes on with: the words behind it.
+func (s *Session) skipOption(name string, words []string) []string {
+	for i, word := range words {
+		switch {
+		case word == "--":
+			return slices.Delete(slices.Clone(words), i, i+1)
+		case len(word) > 1 && word[0] == '-':
+			s.printf("%s: invalid option -- '%c'\n", name, word[1])
 			if len(word) > 2 {
-				rest = slices.Insert(rest, 0, word) // more letters to come
+				return words[i:] // more letters to come
 			}
-			return rest
+			return words[i+1:]
 		}
 	}
-	return argv[1:]
+	return words
 }
 
 // numbers checks that all arguments are numbers.

@@ -24,9 +24,13 @@ import (
 func on(t *testing.T, bench *drivertest.Bench, node string, commands ...string) string {
 	t.Helper()
 	var out bytes.Buffer
-	blk := bench.Use(bench.Graph.Node(node))
-	defer bench.Drop(blk)
 	bench.Main(func(l *aio.Lock) {
+		blk := bench.Graph.NewBackend("", block.PermAll, block.PermAll)
+		defer blk.Close(l)
+		if err := blk.Insert(l, bench.Graph.Node(node)); err != nil {
+			t.Error(err)
+			return
+		}
 		s := qemuio.New(blk, &out)
 		defer s.Close(l)
 		for _, c := range commands {
@@ -176,6 +180,7 @@ func TestHMP(t *testing.T) {
 	bench := drivertest.New(t, null.Co())
 	n := bench.Add(`{"driver":"null-co","node-name":"n","size":1048576,"read-zeroes":true}`)
 	bench.Add(`{"driver":"null-co","node-name":"ro","size":1048576,"read-only":true}`)
+	bench.Add(`{"driver":"null-co","node-name":"free"}`)
 	blk, err := bench.TryUse(n, block.PermConsistentRead|block.PermWrite, block.PermConsistentRead|block.PermWriteUnchanged|block.PermResize)
 	if err != nil {
 		t.Fatal(err)
@@ -205,7 +210,7 @@ func TestHMP(t *testing.T) {
 		{`-d nope "read 0 512"`, "Error: Device 'nope' not found\r\n", ""},
 		{`-d hd "reopen -c writethrough"`, "Cannot change cache.writeback: Device attached\r\n", ""},
 		{`n "reopen -o x"`, "warning: short-form boolean option 'x' deprecated\r\nPlease use x=on instead\r\nCannot change the option 'x'\r\n", ""},
-		{`n "truncate 5"`, "Image format driver does not support resize\r\n", ""},
+		{`free "truncate 5"`, "Image format driver does not support resize\r\n", ""},
 		{`n`, "qemu-io: string expected\r\nTry \"help qemu-io\" for more information\r\n", ""},
 		{`n "read`, "qemu-io: string expected\r\nTry \"help qemu-io\" for more information\r\n", "unterminated string\n"},
 	} {
@@ -245,7 +250,7 @@ func TestDeviceKeepsPermissions(t *testing.T) {
 func TestSessionsTogether(t *testing.T) {
 	t.Parallel()
 	bench := drivertest.New(t)
-	bench.Add(`{"driver":"mem","node-name":"m"}`)
+	bench.Add(`{"driver":"mem","node-name":"m","size":65536}`)
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Add(1)

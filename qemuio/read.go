@@ -11,9 +11,9 @@ import (
 // readRequest is a read with what is to be done about its data.
 type readRequest struct {
 	outcome
-	vec  block.Vec
-	data []byte // all of vec
-	show bool   // as a dump
+	sizes []int64 // of the buffers
+	data  []byte
+	show  bool // as a dump
 	// verify compares length bytes from skip on with pattern.
 	verify       bool
 	pattern      byte
@@ -40,9 +40,14 @@ func (r *readRequest) finish() string {
 }
 
 // submit makes the request and measures it.
-func (r *readRequest) submit(blk *block.Backend, c aio.Caller) error {
+func (r *readRequest) submit(s *Session, c aio.Caller) error {
+	if err := s.checkEnd(c, r.offset, r.asked); err != nil {
+		return err
+	}
+	var vec block.Vec
+	vec, r.data = vector(r.sizes, r.asked, 0)
 	start := time.Now()
-	err := blk.Preadv(c, r.offset, r.vec)
+	err := s.blk.Preadv(c, r.offset, vec)
 	r.took = time.Since(start)
 	return err
 }
@@ -52,11 +57,9 @@ func runRead(s *Session, l *aio.Lock, argv []string) error {
 	if !ok {
 		return nil
 	}
-	r.data = filled(r.asked, 0)
-	r.vec = block.Vec{r.data}
 	err := s.refuseVMState(r.vmstate)
 	if err == nil {
-		err = r.submit(s.blk, l)
+		err = r.submit(s, l)
 	}
 	if err != nil {
 		s.printf("read failed: %s\n", s.reason(err))
@@ -140,7 +143,7 @@ func (s *Session) readArea(r *readRequest, rest []string) (ok bool) {
 		s.printf("length cannot exceed %d, given %s\n", int64(maxRequest), rest[1])
 		return false
 	}
-	r.done = r.asked
+	r.done, r.sizes = r.asked, []int64{r.asked}
 	return true
 }
 
@@ -165,7 +168,7 @@ func runReadv(s *Session, l *aio.Lock, argv []string) error {
 	if !ok {
 		return nil
 	}
-	if err := r.submit(s.blk, l); err != nil {
+	if err := r.submit(s, l); err != nil {
 		s.printf("readv failed: %s\n", s.reason(err))
 		return nil
 	}
@@ -206,9 +209,9 @@ func (s *Session) parseReadv(argv []string, spec string) (r *readRequest, invali
 	if r.offset, ok = s.number(o.rest[0]); !ok {
 		return nil, false, false
 	}
-	if r.vec, r.data, ok = s.vector(o.rest[1:], 0); !ok {
+	if r.sizes, r.asked, ok = s.sizes(o.rest[1:]); !ok {
 		return nil, false, false
 	}
-	r.asked, r.done, r.length = int64(len(r.data)), int64(len(r.data)), int64(len(r.data))
+	r.done, r.length = r.asked, r.asked
 	return r, false, true
 }

@@ -12,22 +12,31 @@ import (
 // writeRequest is a write, of data or of zeroes.
 type writeRequest struct {
 	outcome
-	vec     block.Vec
+	sizes   []int64 // of the buffers
 	flags   block.ReqFlags
 	zeroes  bool
 	vmstate bool
 	pattern byte
-	source  string // a file with the data
+	source  []byte // the data, to be repeated; nil: pattern
 }
 
 // submit makes the request and measures it.
-func (w *writeRequest) submit(blk *block.Backend, c aio.Caller) (err error) {
-	start := time.Now()
-	if w.zeroes {
-		err = blk.PwriteZeroes(c, w.offset, w.asked, w.flags)
-	} else {
-		err = blk.Pwritev(c, w.offset, w.vec, w.flags)
+func (w *writeRequest) submit(s *Session, c aio.Caller) error {
+	if err := s.checkEnd(c, w.offset, w.asked); err != nil {
+		return err
 	}
+	if w.zeroes {
+		start := time.Now()
+		err := s.blk.PwriteZeroes(c, w.offset, w.asked, w.flags)
+		w.took = time.Since(start)
+		return err
+	}
+	vec, all := vector(w.sizes, w.asked, w.pattern)
+	if w.source != nil {
+		repeat(all, w.source)
+	}
+	start := time.Now()
+	err := s.blk.Pwritev(c, w.offset, vec, w.flags)
 	w.took = time.Since(start)
 	return err
 }
@@ -37,15 +46,12 @@ func runWrite(s *Session, l *aio.Lock, argv []string) error {
 	if !ok {
 		return nil
 	}
-	if !w.zeroes && !s.fill(w) {
-		return nil
-	}
 	err := s.refuseVMState(w.vmstate)
 	if err == nil {
 		err = s.refuseCompressed(w.flags)
 	}
 	if err == nil {
-		err = w.submit(s.blk, l)
+		err = w.submit(s, l)
 	}
 	if err != nil {
 		s.printf("write failed: %s\n", s.reason(err))
@@ -53,20 +59,6 @@ func runWrite(s *Session, l *aio.Lock, argv []string) error {
 	}
 	s.print(w.String())
 	return nil
-}
-
-// fill makes the data.
-func (s *Session) fill(w *writeRequest) (ok bool) {
-	data := []byte(nil)
-	if w.source != "" {
-		if data, ok = s.fromFile(w.source, w.asked); !ok {
-			return false
-		}
-	} else {
-		data = filled(w.asked, w.pattern)
-	}
-	w.vec = block.Vec{data}
-	return true
 }
 
 // refuseVMState: no backend reaches the machine states that images hold.
@@ -100,6 +92,7 @@ type writeLetters map[byte]bool
 func (s *Session) parseWrite(argv []string) (w *writeRequest, ok bool) {
 	w = &writeRequest{outcome: outcome{verb: "wrote"}, pattern: defaultPattern}
 	on := make(writeLetters)
+	source := ""
 	o := s.options(argv, "bcCfnpP:qrs:uz")
 	for {
 		letter, value, more := o.next()
@@ -113,7 +106,7 @@ func (s *Session) parseWrite(argv []string) (w *writeRequest, ok bool) {
 				return nil, false
 			}
 		case 's':
-			w.source = value
+			source = value
 		}
 	}
 	if o.bad || !o.count(2, 2) {
@@ -124,7 +117,14 @@ func (s *Session) parseWrite(argv []string) (w *writeRequest, ok bool) {
 		return nil, false
 	}
 	w.apply(on)
-	return w, s.writeArea(w, o.rest, on)
+	if !s.writeArea(w, o.rest, on) {
+		return nil, false
+	}
+	if on['s'] {
+		w.source, ok = s.fromFile(source, w.asked)
+		return w, ok
+	}
+	return w, true
 }
 
 // conflict names what cannot be combined, "" if all can.
@@ -175,7 +175,7 @@ func (s *Session) writeArea(w *writeRequest, rest []string, on writeLetters) (ok
 	if w.asked, ok = s.number(rest[1]); !ok {
 		return false
 	}
-	w.done = w.asked
+	w.done, w.sizes = w.asked, []int64{w.asked}
 	if w.asked > maxRequest && !on['n'] {
 		s.printf("length cannot exceed %d without -n, given %s\n", int64(maxRequest), rest[1])
 		return false
@@ -215,7 +215,7 @@ func runWritev(s *Session, l *aio.Lock, argv []string) error {
 	if o.bad || !o.count(2, anyNumber) || !s.writeVector(w, o.rest) {
 		return nil
 	}
-	if err := w.submit(s.blk, l); err != nil {
+	if err := w.submit(s, l); err != nil {
 		s.printf("writev failed: %s\n", s.reason(err))
 		return nil
 	}
@@ -228,10 +228,7 @@ func (s *Session) writeVector(w *writeRequest, rest []string) (ok bool) {
 	if w.offset, ok = s.number(rest[0]); !ok {
 		return false
 	}
-	var all []byte
-	if w.vec, all, ok = s.vector(rest[1:], w.pattern); !ok {
-		return false
-	}
-	w.asked, w.done = int64(len(all)), int64(len(all))
-	return true
+	w.sizes, w.asked, ok = s.sizes(rest[1:])
+	w.done = w.asked
+	return ok
 }
