@@ -91,19 +91,33 @@ func (s *Session) noZones() string {
 }
 
 func runZone(verb string) func(*Session, *aio.Lock, []string) error {
-	return func(s *Session, _ *aio.Lock, argv []string) error {
-		if s.numbers(argv[1:3]) {
-			s.printf("zone %s failed: %s\n", verb, s.noZones())
+	return func(s *Session, l *aio.Lock, argv []string) error {
+		offset, ok := s.number(argv[1])
+		if !ok {
+			return nil
 		}
+		length, ok := s.number(argv[2])
+		if !ok {
+			return nil
+		}
+		why := s.noZones()
+		if err := s.checkEnd(l, offset, length); err != nil {
+			why = s.reason(err)
+		}
+		s.printf("zone %s failed: %s\n", verb, why)
 		return nil
 	}
 }
 
 func runZoneReport(s *Session, _ *aio.Lock, argv []string) error {
-	if !s.numbers(argv[1:]) {
+	if _, ok := s.number(argv[1]); !ok {
 		return nil
 	}
-	if n, err := parseNumber(argv[2]); err != nil || n > math.MaxUint32 {
+	n, ok := s.number(argv[2])
+	switch {
+	case !ok:
+		return nil
+	case n > math.MaxUint32:
 		s.print("Number of zones must be less than 2^32\n")
 		return nil
 	}
@@ -126,15 +140,18 @@ func runZoneAppend(s *Session, _ *aio.Lock, argv []string) error {
 	return nil
 }
 
-// skipOption complains of the first option, since zone_append has none, and
-// returns what the reference goes on with: the words behind it.
+// skipOption complains of the first option, since zone_append has none but -p,
+// which means nothing, and returns what the reference goes on with: the words
+// behind it.
 func (s *Session) skipOption(name string, words []string) []string {
 	for i, word := range words {
 		switch {
 		case word == "--":
 			return slices.Delete(slices.Clone(words), i, i+1)
 		case len(word) > 1 && word[0] == '-':
-			s.printf("%s: invalid option -- '%c'\n", name, word[1])
+			if word[1] != 'p' {
+				s.printf("%s: invalid option -- '%c'\n", name, word[1])
+			}
 			if len(word) > 2 {
 				return words[i:] // more letters to come
 			}
@@ -142,14 +159,4 @@ func (s *Session) skipOption(name string, words []string) []string {
 		}
 	}
 	return words
-}
-
-// numbers checks that all arguments are numbers.
-func (s *Session) numbers(args []string) bool {
-	for _, arg := range args {
-		if _, ok := s.number(arg); !ok {
-			return false
-		}
-	}
-	return true
 }

@@ -295,6 +295,9 @@ func randomLine(r *rand.Rand) string {
 	command := pick("read", "read", "write", "write", "readv", "writev", "aio_read", "aio_write", "discard", "alloc", "truncate",
 		"reopen", "zone_open", "zone_append", "help", "sleep", "map", "length", "break")
 	words := []string{command}
+	if command == "help" {
+		return "help " + pick("read", "w", "bogus") // the program has more commands to list
+	}
 	for range r.IntN(4) {
 		option := "-" + pick("C", "q", "v", "z", "u", "f", "n", "b", "c", "p", "r", "x", "zu", "qC", "vq", "zf", "bq", "-")
 		// Registered buffers make the reference's aio commands abort.
