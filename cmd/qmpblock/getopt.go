@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -54,7 +55,7 @@ func getopt(program string, options []longOption, args []string) ([]parsedOption
 
 func longArgument(program string, options []longOption, word string, rest []string) (parsedOption, []string, error) {
 	name, value, hasValue := strings.Cut(word, "=")
-	o, err := matchLong(program, options, name)
+	o, err := matchLong(program, options, name, word)
 	if err != nil {
 		return parsedOption{}, nil, err
 	}
@@ -69,7 +70,10 @@ func longArgument(program string, options []longOption, word string, rest []stri
 	return parsedOption{o.name, value}, rest, nil
 }
 
-func matchLong(program string, options []longOption, name string) (longOption, error) {
+// matchLong finds the option that a name, in full or shortened, stands for.
+// word is what the user wrote, argument and all: errors quote it, as the
+// library's do.
+func matchLong(program string, options []longOption, name, word string) (longOption, error) {
 	var matches []longOption
 	for _, o := range options {
 		if o.name == name {
@@ -81,15 +85,15 @@ func matchLong(program string, options []longOption, name string) (longOption, e
 	}
 	switch len(matches) {
 	case 0:
-		return longOption{}, fmt.Errorf("%s: unrecognized option '--%s'", program, name)
+		return longOption{}, fmt.Errorf("%s: unrecognized option '--%s'", program, word)
 	case 1:
 		return matches[0], nil
 	}
-	text := fmt.Sprintf("%s: option '--%s' is ambiguous; possibilities:", program, name)
+	text := fmt.Sprintf("%s: option '--%s' is ambiguous; possibilities:", program, word)
 	for _, o := range matches {
 		text += " '--" + o.name + "'"
 	}
-	return longOption{}, fmt.Errorf("%s", text)
+	return longOption{}, errors.New(text)
 }
 
 func shortArguments(program string, options []longOption, letters string, rest []string) ([]parsedOption, []string, error) {
