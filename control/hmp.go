@@ -33,7 +33,7 @@ func hmpCommands() map[string]hmpCommand {
 	}
 }
 
-func (i *Instance) humanMonitorCommand(_ context.Context, a *schema.HumanMonitorCommandArguments) (string, error) {
+func (i *Instance) humanMonitorCommand(ctx context.Context, a *schema.HumanMonitorCommandArguments) (string, error) {
 	if a.CpuIndex != nil && *a.CpuIndex != 0 {
 		// The machine has one.
 		return "", qerr.New("Parameter 'cpu-index' expects a CPU number")
@@ -49,6 +49,7 @@ func (i *Instance) humanMonitorCommand(_ context.Context, a *schema.HumanMonitor
 	}
 	l := i.graph.Main().Acquire()
 	defer l.Release()
+	defer i.tellDeleted(ctx)
 	return run(i, l, strings.TrimLeft(args, " \t")), nil
 }
 
