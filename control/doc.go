@@ -4,7 +4,7 @@
 // devices, monitors. Nothing is shared between instances, so a process can
 // hold as many as it likes and a test makes one in a line:
 //
-//	i, err := control.New(control.Config{})
+//	i := control.New(control.Config{})
 //
 // The commands are thin: they turn typed arguments (package schema) into calls
 // of the rooms below, and what comes back into typed replies. There is one
