@@ -174,7 +174,7 @@ func (w *Write) unref(n *Node) {
 	if n.refs > 0 {
 		return
 	}
-	w.graph.dropName(n)
+	w.dropName(n)
 	w.closing = append(w.closing, n)
 }
 
@@ -209,5 +209,12 @@ func (g *Graph) closeNode(l *aio.Lock, n *Node) {
 			panic("block: detaching a child failed: " + err.Error())
 		}
 	}
-	g.dropName(n)
+	if g.names[n.name] != n {
+		return
+	}
+	// It could not be opened, and nobody has used it.
+	_ = g.Write(l, "drop "+n.name, func(w *Write) error {
+		w.dropName(n)
+		return nil
+	})
 }

@@ -181,7 +181,8 @@ func (l *nodeList) remove(n *Node) {
 const maxNodeName = 31
 
 // assignName gives a node its name, or a generated one if name is not set.
-func (g *Graph) assignName(n *Node, name string, given bool) error {
+func (w *Write) assignName(n *Node, name string, given bool) error {
+	g := w.graph
 	if !given {
 		name = g.generateName()
 	} else if !wellFormedID(name) {
@@ -223,7 +224,9 @@ func wellFormedID(s string) bool {
 	return s != ""
 }
 
-func (g *Graph) dropName(n *Node) {
+// dropName takes a node out of the graph's list.
+func (w *Write) dropName(n *Node) {
+	g := w.graph
 	if n.name == "" || g.names[n.name] != n {
 		return
 	}

@@ -177,7 +177,8 @@ func (g *Graph) openDriver(a *OpenArgs) error {
 	n := a.Node
 	name, given := a.Options.Get(optNodeName)
 	a.Options.Delete(optNodeName)
-	if err := g.assignName(n, name.String(), given); err != nil {
+	err := g.Write(a.Lock, "add a node", func(w *Write) error { return w.assignName(n, name.String(), given) })
+	if err != nil {
 		return a.abandon(err)
 	}
 	instance, err := n.drv.Open(a)
