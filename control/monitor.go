@@ -88,8 +88,8 @@ func chardevOptions(device string) (string, error) {
 	case "tcp":
 		address, options, _ := strings.Cut(rest, ",")
 		host, port, ok := strings.Cut(address, ":")
-		if !ok {
-			return "", qerr.New("'%s' is not a valid char driver", device)
+		if !ok || port == "" {
+			return "", qerr.New("parse error: %s", device)
 		}
 		if options != "" {
 			options = "," + options
