@@ -246,3 +246,64 @@ func TestUnknownTracePoint(t *testing.T) {
 		t.Errorf("it says %q", got)
 	}
 }
+
+// TestPidfileOfOld finds a pidfile that nobody holds any more, as after a
+// crash, and one that is removed between being opened and being locked.
+func TestPidfileOfOld(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "pid")
+	writeFile(t, path, "1234567890\n")
+	old, err := openLocked(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !names(path, old) {
+		t.Error("the path does not lead to the file")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if names(path, old) {
+		t.Error("the path leads to a file that is gone")
+	}
+	writeFile(t, path, "1234567890\n")
+	if names(path, old) {
+		t.Error("the path leads to another file's descriptor")
+	}
+	old.Close()
+
+	p, err := createPidFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pid := readPid(t, filepath.Dir(path)); pid != os.Getpid() {
+		t.Errorf("the file says %d", pid)
+	}
+	p.remove()
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file is left: %v", err)
+	}
+}
+
+// TestServe runs the server for newcomers with sockets of its own choice.
+func TestServe(t *testing.T) {
+	t.Parallel()
+	folder := shortDir(t)
+	p := start(t, folder, "--qmp", "a,b.sock", "--qmp", "c.sock", "--jsonrpc", "unix:rpc.sock")
+	awaitSocket(t, p, folder, "rpc.sock")
+	for _, name := range []string{"a,b.sock", "c.sock"} {
+		_, lines := dial(t, filepath.Join(folder, name))
+		if greeting := readLine(t, lines); !strings.HasPrefix(greeting, `{"QMP": `) {
+			t.Errorf("greeting on %s: %s", name, greeting)
+		}
+	}
+	for _, want := range []string{"QMP on a,b.sock.", "QMP on c.sock.", "JSON-RPC 2.0 on unix:rpc.sock."} {
+		if !strings.Contains(p.Output(), want+" ") && !strings.Contains(p.Output(), want+"\n") {
+			t.Errorf("no %q in\n%s", want, p.Output())
+		}
+	}
+	stop(t, p)
+	if left, err := os.ReadDir(folder); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}

@@ -18,26 +18,48 @@ type pidFile struct {
 }
 
 func createPidFile(path string) (*pidFile, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
-		return nil, cannotCreate(qerr.Prepend(err, "Could not create '%s': ", path))
-	}
 	// A process in the background changes its folder.
-	path, err = filepath.Abs(path)
+	absolute, err := filepath.Abs(path)
 	if err != nil {
-		f.Close()
-		return nil, err
+		return nil, cannotCreate(err)
 	}
-	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: 0, Start: 0, Len: 0}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock); err != nil {
+	f, err := openLocked(path)
+	for err == nil && !names(path, f) {
+		// Its last owner has just removed it, and with it our lock.
 		f.Close()
-		return nil, cannotCreate(qerr.Prepend(err, "Cannot lock pid file: "))
+		f, err = openLocked(path)
+	}
+	if err != nil {
+		return nil, cannotCreate(err)
 	}
 	if err := writePid(f); err != nil {
 		f.Close()
 		return nil, cannotCreate(qerr.Prepend(err, "Failed to write pid file: "))
 	}
-	return &pidFile{path, f}, nil
+	return &pidFile{absolute, f}, nil
+}
+
+func openLocked(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, qerr.Prepend(err, "Could not create '%s': ", path)
+	}
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: 0, Start: 0, Len: 0}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock); err != nil {
+		f.Close()
+		return nil, qerr.Prepend(err, "Cannot lock pid file: ")
+	}
+	return f, nil
+}
+
+// names tells whether a path leads to an open file.
+func names(path string, f *os.File) bool {
+	there, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	open, err := f.Stat()
+	return err == nil && os.SameFile(there, open)
 }
 
 func cannotCreate(err error) error { return qerr.Prepend(err, "cannot create PID file: ") }
