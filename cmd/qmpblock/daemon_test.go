@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -58,6 +59,10 @@ func readPid(t *testing.T, folder string) int {
 func TestDaemonize(t *testing.T) {
 	t.Parallel()
 	folder := shortDir(t)
+	// Orphans become our children, so that we can wait for them.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
 	// The path of the socket is absolute: the folder changes, and one that is
 	// not would stay behind, as the reference's does.
 	r := call(t, folder, "storage-daemon", "--daemonize", "--pidfile", "pid",
@@ -72,6 +77,13 @@ func TestDaemonize(t *testing.T) {
 		t.Fatalf("process %d: %v", pid, err)
 	}
 	defer unix.Close(process)
+	var status unix.WaitStatus
+	reap := sync.OnceFunc(func() {
+		if _, err := unix.Wait4(pid, &status, 0, nil); err != nil {
+			t.Error(err)
+		}
+	})
+	defer reap()
 	defer unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0)
 
 	if session, err := unix.Getsid(pid); err != nil || session != pid {
@@ -90,7 +102,10 @@ func TestDaemonize(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !ended(t, process) {
-		t.Error("it does not end")
+		t.Fatal("it does not end")
+	}
+	if reap(); !status.Exited() || status.ExitStatus() != 0 {
+		t.Errorf("it ended with %#x", status)
 	}
 	if left, err := os.ReadDir(folder); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
