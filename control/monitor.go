@@ -138,7 +138,7 @@ func (i *Instance) AddChardev(text string) error {
 	}
 	made, err := i.chardevs.AddLegacy(i.ctx, l)
 	if made.PTY != "" {
-		i.cfg.Notice(fmt.Sprintf("char device redirected to %s (label %s)", made.PTY, l.ID))
+		fmt.Fprintf(i.cfg.Stdout, "char device redirected to %s (label %s)\n", made.PTY, l.ID)
 	}
 	return err
 }

@@ -118,8 +118,8 @@ func (p *program) informational(options []parsedOption) (int, bool) {
 				return 0, true
 			}
 		case "chardev":
-			if p.chardevHelp(o.arg) {
-				return 0, true
+			if status, done := p.chardevHelp(o.arg); done {
+				return status, true
 			}
 		}
 	}
@@ -148,19 +148,20 @@ func (p *program) objectHelp(arg string) bool {
 }
 
 // chardevHelp answers --chardev help and --chardev KIND,help.
-func (p *program) chardevHelp(arg string) bool {
+// The reference takes the latter for a device it could not make.
+func (p *program) chardevHelp(arg string) (status int, done bool) {
 	l, _ := chardev.ParseLegacy(arg)
 	switch l.Help {
 	case chardev.HelpBackends:
 		objects := qom.NewTree(qom.Hooks{}, qom.StorageDaemonTypes()...)
 		defer objects.Close()
 		fmt.Fprint(p.out, chardev.NewSet(objects, chardev.Config{}).BackendsHelp())
+		return 0, true
 	case chardev.HelpOptions:
 		fmt.Fprint(p.out, chardev.OptionsHelp())
-	default:
-		return false
+		return 1, true
 	}
-	return true
+	return 0, false
 }
 
 // complain prints an error as the reference does: the program's name first.
