@@ -173,3 +173,12 @@ func (i *Instance) ListenJSONRPC(spec string) error {
 	i.listeners = append(i.listeners, l)
 	return nil
 }
+
+// JSONRPC lists where JSON-RPC is served, with the ports that were chosen.
+func (i *Instance) JSONRPC() []string {
+	var urls []string
+	for _, l := range i.listeners {
+		urls = append(urls, l.URL())
+	}
+	return urls
+}

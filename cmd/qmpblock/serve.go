@@ -140,8 +140,8 @@ func (p *program) announce(f *serveFlags) {
 	for _, path := range f.qmp {
 		fmt.Fprintf(p.out, "QMP on %s. Talk to it:\n\n    socat -,icanon=0 UNIX-CONNECT:%s\n\n", path, path)
 	}
-	for _, spec := range f.jsonrpc {
-		fmt.Fprintf(p.out, "JSON-RPC 2.0 on %s.\n", spec)
+	for _, url := range p.instance.JSONRPC() {
+		fmt.Fprintf(p.out, "JSON-RPC 2.0 on %s\n", url)
 	}
 	fmt.Fprintln(p.out, `Begin with {"execute": "qmp_capabilities"}; node disk0 is the disk of device vd0. Ctrl-C ends.`)
 }
