@@ -169,9 +169,9 @@ func TestLockReport(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	await(b, "reader: blk_pwritev in main runs\n")
+	await(t, b, "reader: blk_pwritev in main runs\n")
 	wg.Go(func() { b.Add(`{"driver":"raw","node-name":"r","file":"m"}`) })
-	await(b, "writer: attach file waits for the lock\nreader: blk_pwritev in main runs\n")
+	await(t, b, "writer: add a node waits for the lock\nreader: blk_pwritev in main runs\n")
 	close(release)
 	wg.Wait()
 	b.Main(func(l *aio.Lock) {
@@ -188,8 +188,11 @@ func TestLockReport(t *testing.T) {
 }
 
 // await waits until the lock report says something.
-func await(b *drivertest.Bench, report string) {
-	for b.Graph.LockReport() != report {
-		runtime.Gosched()
+func await(t *testing.T, b *drivertest.Bench, report string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); b.Graph.LockReport() != report; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("the report is %q, want %q", b.Graph.LockReport(), report)
+		}
 	}
 }
