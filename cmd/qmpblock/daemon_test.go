@@ -312,7 +312,7 @@ func TestServe(t *testing.T) {
 			t.Errorf("greeting on %s: %s", name, greeting)
 		}
 	}
-	for _, want := range []string{"QMP on a,b.sock.", "QMP on c.sock.", "JSON-RPC 2.0 on unix:rpc.sock\n"} {
+	for _, want := range []string{"QMP on a,b.sock.", "QMP on c.sock.", "JSON-RPC 2.0 on unix:rpc.sock"} {
 		if !strings.Contains(p.Output(), want+" ") && !strings.Contains(p.Output(), want+"\n") {
 			t.Errorf("no %q in\n%s", want, p.Output())
 		}
