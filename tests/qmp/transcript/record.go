@@ -37,8 +37,10 @@ func (p *Player) record(s *Step, got []Expect) error {
 		p.recordQuiet(s, settleRaw)
 	case "wait":
 		p.recordEvent(s)
-	case "->raw", "shutwr", "signal", "exit":
+	case "->raw", "signal", "exit":
 		p.recordQuiet(s, settleRaw)
+	case "shutwr":
+		p.recordRest(s)
 	case "idle":
 		ms, err := strconv.Atoi(strings.TrimSpace(s.Rest))
 		if err != nil {
@@ -81,6 +83,20 @@ func (p *Player) recordReplies(s *Step, n int) {
 		}
 		if !strings.Contains(message, `"timestamp": {`) {
 			n--
+		}
+	}
+}
+
+// recordRest reads a connection to its end: a daemon closes when its client has
+// nothing more to say.
+func (p *Player) recordRest(s *Step) {
+	k := p.conns[strings.TrimSpace(s.Rest)]
+	if k == nil {
+		return
+	}
+	for end := time.Now().Add(recordLimit); time.Now().Before(end); {
+		if _, ok := p.recordMessage(s, k, time.Until(end)); !ok {
+			return
 		}
 	}
 }
