@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
@@ -83,6 +84,20 @@ func TestReferenceList(t *testing.T) {
 	}
 }
 
+// repliesOf takes the lines behind the greeting apart.
+func repliesOf(output string, commands []string) (map[string]qjson.Value, error) {
+	_, output, _ = strings.Cut(output, "\n")
+	replies := map[string]qjson.Value{}
+	for i, line := range strings.SplitN(output, "\n", len(commands))[:len(commands)-1] {
+		v, err := qjson.Parse([]byte(line))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", commands[i], err)
+		}
+		replies[commands[i]] = v.Get("return")
+	}
+	return replies, nil
+}
+
 // askReference asks a program over QMP, and its help for what QMP does not
 // tell.
 func askReference(t *testing.T, words, monitor []string, options ...*regexp.Regexp) offer {
@@ -92,14 +107,13 @@ func askReference(t *testing.T, words, monitor []string, options ...*regexp.Rege
 	for _, c := range commands {
 		input.WriteString(`{"execute": "` + c + `"}` + "\n")
 	}
-	_, output, _ := strings.Cut(run(t, input.String(), words, monitor...), "\n") // behind the greeting
-	replies := map[string]qjson.Value{}
-	for i, line := range strings.SplitN(output, "\n", len(commands))[:len(commands)-1] {
-		v, err := qjson.Parse([]byte(line))
-		if err != nil {
-			t.Fatalf("%s: %v", commands[i], err)
-		}
-		replies[commands[i]] = v.Get("return")
+	replies, err := repliesOf(run(t, input.String(), words, monitor...), commands)
+	for tries := 1; err != nil && tries < 10; tries++ {
+		// The reference may end before the pipe has taken its last words.
+		replies, err = repliesOf(run(t, input.String(), words, monitor...), commands)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	o, err := ask(func(command string) (qjson.Value, error) { return replies[command], nil })
 	if err != nil {
