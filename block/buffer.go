@@ -23,13 +23,13 @@ const minBufferShift = 9
 func getBuffer(size int64) *buffer {
 	class := max(bits.Len64(uint64(max(size, 1)-1))-minBufferShift, 0)
 	if class >= len(bufferPools) {
-		return &buffer{b: alignedMemory(int(size)), class: -1}
+		return &buffer{b: AlignedMemory(int(size)), class: -1}
 	}
 	if buf, ok := bufferPools[class].Get().(*buffer); ok {
 		buf.b = buf.b[:size]
 		return buf
 	}
-	return &buffer{b: alignedMemory(1 << (class + minBufferShift))[:size], class: class}
+	return &buffer{b: AlignedMemory(1 << (class + minBufferShift))[:size], class: class}
 }
 
 func putBuffer(buf *buffer) {
@@ -40,9 +40,7 @@ func putBuffer(buf *buffer) {
 }
 
 // AlignedMemory allocates memory fit for direct I/O.
-func AlignedMemory(size int) []byte { return alignedMemory(size) }
-
-func alignedMemory(size int) []byte {
+func AlignedMemory(size int) []byte {
 	raw := make([]byte, size+defaultMemAlignment)
 	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(raw)))) & (defaultMemAlignment - 1)
 	return raw[skip : skip+size : skip+size]

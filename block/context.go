@@ -40,7 +40,3 @@ func (w *Write) moveInto(n *Node, ctx *aio.Context) {
 		}
 	}
 }
-
-// HasBackend tells whether a device, an export or a job uses the node or a
-// node connected with it.
-func (n *Node) HasBackend() bool { return n.hasBackend() }

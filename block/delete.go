@@ -11,7 +11,7 @@ func (g *Graph) DeleteNode(l *aio.Lock, name string) error {
 	if err != nil {
 		return err
 	}
-	if n.hasBackend() {
+	if n.HasBackend() {
 		return qerr.New("Node %s is in use", name)
 	}
 	if err := n.CheckBlocked(BlockOpDelete); err != nil {
@@ -28,7 +28,8 @@ func (g *Graph) DeleteNode(l *aio.Lock, name string) error {
 	return nil
 }
 
-func (n *Node) hasBackend() bool {
+// HasBackend tells whether a device, an export or a job uses the node.
+func (n *Node) HasBackend() bool {
 	for c := n.parents.head; c != nil; c = c.nextParent {
 		if _, ok := c.owner.(*Backend); ok {
 			return true

@@ -128,32 +128,3 @@ func (n *Node) zeroesBelow(co *aio.Co, st Status) (Status, error) {
 	}
 	return st, nil
 }
-
-// IsAllocatedAbove tells whether an area is allocated in the node or in one
-// of its backing files down to, but not including, base (nil: all). bytes is
-// how far the answer holds.
-func (n *Node) CoIsAllocatedAbove(co *aio.Co, base *Node, offset, bytes int64) (allocated bool, count int64, err error) {
-	for layer := n; layer != nil && layer != base; {
-		st, err := layer.CoBlockStatus(co, false, offset, bytes)
-		if err != nil {
-			return false, 0, err
-		}
-		if st.Flags&StatusEOF != 0 && st.Bytes == 0 {
-			// Shorter than the layers above: zeroes, which it decides.
-			return layer != n, bytes, nil
-		}
-		if st.Flags&StatusAllocated != 0 {
-			return true, st.Bytes, nil
-		}
-		bytes = min(bytes, st.Bytes)
-		next := layer.cow()
-		if next == nil {
-			next = layer.filtered()
-		}
-		if next == nil {
-			break
-		}
-		layer = next.node
-	}
-	return false, bytes, nil
-}

@@ -1,31 +1,19 @@
 package keyval
 
 import (
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/qmpblock/qmpblock/tests/qmp/daemon"
 )
 
 // reference returns the path of the reference daemon, version 10.0.x. Without
 // one the test is skipped, except in CI, which installs it.
 func reference(t *testing.T) string {
 	t.Helper()
-	prog := "qemu-storage-daemon"
-	if dir := os.Getenv("QMPBLOCK_REFERENCE"); dir != "" {
-		prog = filepath.Join(dir, prog)
-	}
-	out, err := exec.Command(prog, "--version").Output()
-	if err == nil && strings.Contains(string(out), "version 10.0.") {
-		return prog
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("no qemu-storage-daemon 10.0 (QMPBLOCK_REFERENCE or PATH): %v", err)
-	}
-	t.Skip("no qemu-storage-daemon 10.0: set QMPBLOCK_REFERENCE to its folder")
-	return ""
+	return daemon.Reference(t).Storage[0]
 }
 
 // referenceError runs the reference with one option that must make it fail

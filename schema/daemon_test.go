@@ -7,33 +7,19 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/qmpblock/qmpblock/qjson"
+	programs "github.com/qmpblock/qmpblock/tests/qmp/daemon"
 )
 
 // referenceProgram returns the path of the reference daemon, version 10.0.x.
 // Without one the test is skipped, except in CI, which installs it.
 func referenceProgram(t *testing.T) string {
 	t.Helper()
-	prog := "qemu-storage-daemon"
-	if dir := os.Getenv("QMPBLOCK_REFERENCE"); dir != "" {
-		prog = filepath.Join(dir, prog)
-	}
-	out, err := exec.Command(prog, "--version").Output()
-	if err == nil && strings.Contains(string(out), "version 10.0.") {
-		return prog
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("no qemu-storage-daemon 10.0 (QMPBLOCK_REFERENCE or PATH): %v", err)
-	}
-	t.Skip("no qemu-storage-daemon 10.0: set QMPBLOCK_REFERENCE to its folder")
-	return ""
+	return programs.Reference(t).Storage[0]
 }
 
 // daemon is a reference daemon whose monitor is its input and output.
