@@ -40,6 +40,19 @@ const (
 	OptExtendedHeaders Option = 11
 )
 
+// String is the option's name as error messages have it.
+func (o Option) String() string {
+	names := [...]string{
+		OptExportName: "export name", OptAbort: "abort", OptList: "list", OptStartTLS: "starttls", OptInfo: "info", OptGo: "go",
+		OptStructuredReply: "structured reply", OptListMetaContext: "list meta context", OptSetMetaContext: "set meta context",
+		OptExtendedHeaders: "extended headers",
+	}
+	if uint64(o) < uint64(len(names)) && names[o] != "" {
+		return names[o]
+	}
+	return "<unknown>"
+}
+
 // OptionReply is how the server answers an option.
 type OptionReply uint32
 
@@ -191,8 +204,8 @@ const (
 	// extended headers the length of a read.
 	MaxPayload = 32 << 20
 	// MaxOption bounds the data of one option or of the reply to one: enough
-	// for a name and as many contexts as anybody has use for.
-	MaxOption = 32 << 10
+	// for names, and for as many contexts as anybody has use for.
+	MaxOption = 64 << 10
 )
 
 // Mode is how the server replies in the transmission phase.
