@@ -26,7 +26,9 @@ func (w *Write) AttachChild(parent, child *Node, name string, role Role) (*Child
 	if err := w.refreshPerms(nil, child); err != nil {
 		return nil, err
 	}
-	w.moveInto(child, parent.Context())
+	if err := w.meetContexts(parent, child); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -113,6 +115,8 @@ func (w *Write) unlink(c *Child) *Node {
 
 // DetachChild removes an edge; its node goes when nobody else uses it. Giving
 // up permissions cannot fail; should a driver complain, it keeps what it has.
+// Whatever user had taken the node to an iothread, it goes home to the main
+// context if the others let it.
 func (w *Write) DetachChild(c *Child) error {
 	n := w.unlink(c)
 	if parent := c.ParentNode(); parent != nil {
@@ -129,6 +133,7 @@ func (w *Write) DetachChild(c *Child) error {
 	if err := w.refreshPerms(nil, n); err != nil {
 		return err
 	}
+	_ = w.tryMove(n, w.graph.main)
 	w.onCommit(func() { w.unref(n) })
 	return nil
 }

@@ -23,6 +23,11 @@ type Backend struct {
 
 	// AllowWriteBeyondEOF lets an export or a job grow the node.
 	AllowWriteBeyondEOF bool
+	// AllowInactive lets the node be handed over although the user writes, and
+	// be inserted while it is another process's.
+	AllowInactive bool
+	// FixedContext keeps the node in its context.
+	FixedContext bool
 	// WriteCache says that the user flushes; without it every write is FUA.
 	writeCache bool
 
@@ -80,6 +85,11 @@ func (b *Backend) Stats() *Stats { return &b.stats }
 func (b *Backend) Insert(l *aio.Lock, n *Node) error {
 	return b.graph.Write(l, "insert "+n.name, func(w *Write) error {
 		c := &Child{name: "root", role: RoleFilter, owner: b, perm: b.perm, shared: b.shared}
+		if b.AllowInactive && !n.Active() {
+			c.perm, c.shared = 0, PermAll
+			b.inactive = true
+			w.onAbort(func() { b.inactive = false })
+		}
 		n.ref()
 		w.onAbort(func() { n.refs-- })
 		w.link(c, n)
@@ -136,7 +146,7 @@ func (b *Backend) WriteCache() bool { return b.writeCache }
 // feet: a device stops using it when the machine is stopped, and whoever does
 // not write loses nothing.
 func (b *Backend) canInactivate() bool {
-	return b.label() != "" || b.perm&anyWrite == 0
+	return b.AllowInactive || b.label() != "" || b.perm&anyWrite == 0
 }
 
 func (b *Backend) describe() string {

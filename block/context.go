@@ -2,21 +2,69 @@ package block
 
 import (
 	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/trace"
 )
 
 // SetContext moves a node and everything connected with it to another
-// context, where its coroutines are spawned from then on.
+// context, where its coroutines are spawned from then on. A backend whose
+// context is fixed refuses.
 func (n *Node) SetContext(l *aio.Lock, ctx *aio.Context) error {
 	if n.Context() == ctx {
 		return nil
 	}
 	n.DrainedBegin(l)
 	defer n.DrainedEnd()
-	return n.graph.Write(l, "move "+n.name, func(w *Write) error {
-		w.moveInto(n, ctx)
+	return n.graph.Write(l, "move "+n.name, func(w *Write) error { return w.tryMove(n, ctx) })
+}
+
+// tryMove moves a node unless a backend somewhere among those it is connected
+// with has to stay.
+func (w *Write) tryMove(n *Node, ctx *aio.Context) error {
+	if n.Context() == ctx {
 		return nil
-	})
+	}
+	if n.fixedContext(make(map[*Node]bool)) {
+		return qerr.New("Cannot change iothread of active block backend")
+	}
+	w.moveInto(n, ctx)
+	return nil
+}
+
+// meetContexts brings both ends of a new edge together: the child follows the
+// parent if it may, else the parent the child.
+func (w *Write) meetContexts(parent, child *Node) error {
+	if w.tryMove(child, parent.Context()) == nil {
+		return nil
+	}
+	return w.tryMove(parent, child.Context())
+}
+
+// fixedContext tells whether a backend keeps the node where it is. seen are
+// the nodes that need not be asked again.
+func (n *Node) fixedContext(seen map[*Node]bool) bool {
+	if seen[n] {
+		return false
+	}
+	seen[n] = true
+	for _, c := range n.children {
+		if c.node.fixedContext(seen) {
+			return true
+		}
+	}
+	for c := n.parents.head; c != nil; c = c.nextParent {
+		switch p := c.owner.(type) {
+		case *Node:
+			if p.fixedContext(seen) {
+				return true
+			}
+		case *Backend:
+			if p.FixedContext {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // moveInto moves a node, its children and its parents: requests of one chain

@@ -185,7 +185,7 @@ func (w *Write) assignName(n *Node, name string, given bool) error {
 	g := w.graph
 	if !given {
 		name = g.generateName()
-	} else if !wellFormedID(name) {
+	} else if !WellFormedID(name) {
 		return qerr.New("Invalid node-name: '%s'", name)
 	}
 	if g.cfg.DeviceName != nil && g.cfg.DeviceName(name) != nil {
@@ -212,9 +212,9 @@ func (g *Graph) generateName() string {
 	return name
 }
 
-// wellFormedID tells whether s is an identifier: a letter, then letters,
+// WellFormedID tells whether s is an identifier: a letter, then letters,
 // digits, '-', '.', '_'.
-func wellFormedID(s string) bool {
+func WellFormedID(s string) bool {
 	for i, c := range []byte(s) {
 		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
 		if !letter && (i == 0 || !(c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_')) {
