@@ -75,6 +75,10 @@ func (b *Backend) Node() *Node {
 	return b.root.node
 }
 
+// Context is where the backend's requests run. It may change when no request
+// is under way.
+func (b *Backend) Context() *aio.Context { return b.ctx.Load() }
+
 // Root is the edge to the node, nil if nothing is inserted.
 func (b *Backend) Root() *Child { return b.root }
 

@@ -1,80 +1,239 @@
 package export
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
 	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/nbd"
 	"github.com/qmpblock/qmpblock/qerr"
+	"github.com/qmpblock/qmpblock/sockets"
 )
 
-// ServerOptions describe the NBD server.
+// backlog is how many clients can wait to be accepted.
+const backlog = 128
+
+// ServerOptions describe the one NBD server of a daemon.
 type ServerOptions struct {
-	// TLSCreds is the id of a credentials object, "" for none.
-	TLSCreds string
-	// TLSAuthz is the id of the object that decides which clients may come.
-	TLSAuthz string
-	// HandshakeMax is the time a client has for the handshake, in seconds; 0
-	// is no limit.
+	Addr sockets.Address
+	// TLSCreds is the id of the credentials without which no client gets in,
+	// TLSAuthz that of the object which knows whom to let in; "" for none.
+	TLSCreds, TLSAuthz string
+	// HandshakeMax is the time a client has to choose an export, in seconds;
+	// 0: as long as it likes.
 	HandshakeMax uint32
-	// MaxConnections is how many clients may be connected; 0 is no limit.
+	// MaxConnections is how many clients may be there at any time; 0: as many
+	// as like.
 	MaxConnections uint32
 }
 
-// nbdServer is the NBD server, while it runs.
-type nbdServer struct{}
+// nbdServer listens for clients and knows the exports of the kind nbd by the
+// names that clients use.
+type nbdServer struct {
+	set      *Set
+	opts     ServerOptions
+	startTLS func(net.Conn) (net.Conn, error) // nil without TLS
 
-// StartServer starts the NBD server.
-func (s *Set) StartServer(_ *aio.Lock, _ *ServerOptions) error {
+	listener net.Listener
+	tasks    sync.WaitGroup // accepting, and each client's
+
+	mu      sync.Mutex
+	exports []*nbdExport // the oldest first
+	clients map[*nbdClient]struct{}
+	place   sync.Cond // there may be a place for one more client
+	stopped bool
+	end     chan struct{} // closed when it is stopped
+}
+
+// StartServer begins to serve; exports are added later. The context is for
+// looking up names.
+func (s *Set) StartServer(ctx context.Context, l *aio.Lock, o *ServerOptions) error {
 	if s.server != nil {
 		return qerr.New("NBD server already running")
 	}
-	s.server = &nbdServer{}
+	n := &nbdServer{set: s, opts: *o, clients: make(map[*nbdClient]struct{}), end: make(chan struct{})}
+	n.place.L = &n.mu
+	var err error
+	if o.TLSCreds != "" {
+		if n.startTLS, err = s.cfg.StartTLS(o.TLSCreds, o.TLSAuthz); err != nil {
+			return err
+		}
+	}
+	if n.listener, _, err = o.Addr.Listen(ctx, backlog, s.cfg.NamedFD); err != nil {
+		return err
+	}
+	s.server = n
+	n.tasks.Go(n.accept)
 	return nil
 }
 
-// StopServer takes away every export of the kind and ends the server.
+// StopServer takes the exports away and cuts everybody off.
 func (s *Set) StopServer(l *aio.Lock) error {
-	if s.server == nil {
-		return qerr.New("NBD server not running")
+	n := s.server
+	if n == nil {
+		return errNotRunning()
 	}
 	s.closeAll(l, NBD)
+	n.stop(l)
 	s.server = nil
 	return nil
+}
+
+func errNotRunning() error { return qerr.New("NBD server not running") }
+
+// stop ends the listening and every client, and waits for their goroutines.
+func (n *nbdServer) stop(l *aio.Lock) {
+	n.mu.Lock()
+	n.stopped = true
+	close(n.end)
+	clients := make([]*nbdClient, 0, len(n.clients))
+	for c := range n.clients {
+		clients = append(clients, c)
+	}
+	n.place.Broadcast()
+	n.mu.Unlock()
+	n.listener.Close()
+	for _, c := range clients {
+		c.cutOff()
+	}
+	l.Unlocked(n.tasks.Wait)
+}
+
+// accept gives each client that comes a goroutine.
+func (n *nbdServer) accept() {
+	// Accepting fails for a while when there are no descriptors left.
+	const pause = 100 * time.Millisecond
+	for n.awaitPlace() {
+		conn, err := n.listener.Accept()
+		switch {
+		case err == nil:
+			n.admit(conn)
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			n.set.cfg.Log.Warn().Err(err).Msg("accepting an NBD client")
+			n.pause(pause)
+		}
+	}
+}
+
+// awaitPlace waits until one more client may come; false: none ever will.
+func (n *nbdServer) awaitPlace() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for !n.stopped && n.full() {
+		n.place.Wait()
+	}
+	return !n.stopped
+}
+
+func (n *nbdServer) full() bool {
+	return n.opts.MaxConnections > 0 && len(n.clients) >= int(n.opts.MaxConnections)
+}
+
+// pause lets time pass, but not the end of the server.
+func (n *nbdServer) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-n.end:
+	}
+}
+
+// admit gives a client its goroutine.
+func (n *nbdServer) admit(conn net.Conn) {
+	c := newNBDClient(n, conn)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.stopped {
+		conn.Close()
+		return
+	}
+	n.clients[c] = struct{}{}
+	n.tasks.Go(func() {
+		defer n.leave(c)
+		if err := c.serve(); err != nil {
+			n.set.cfg.Log.Info().Err(err).Msg("an NBD client is gone")
+		}
+	})
+}
+
+func (n *nbdServer) leave(c *nbdClient) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.clients, c)
+	n.place.Signal()
+}
+
+// handshake leads one within its time limit.
+func (n *nbdServer) handshake(conn net.Conn) (*nbd.Session, error) {
+	if n.opts.HandshakeMax > 0 {
+		limit := time.Duration(n.opts.HandshakeMax) * time.Second
+		if err := conn.SetDeadline(time.Now().Add(limit)); err != nil {
+			return &nbd.Session{Conn: conn}, err
+		}
+	}
+	s, err := nbd.ServerHandshake(conn, nbd.ServerConfig{Offers: n.offers, Find: n.offer, StartTLS: n.startTLS})
+	if err != nil {
+		return s, fmt.Errorf("option negotiation failed: %w", err)
+	}
+	return s, s.Conn.SetDeadline(time.Time{})
 }
 
 // ServerRunning tells whether the NBD server runs.
 func (s *Set) ServerRunning() bool { return s.server != nil }
 
-// nbd is the part of an export that is its kind's.
-type nbd struct {
-	set  *Set
-	name string
+// offers lists the exports for the handshake.
+func (n *nbdServer) offers() []nbd.Offer {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	offers := make([]nbd.Offer, len(n.exports))
+	for i, e := range n.exports {
+		offers[i] = e
+	}
+	return offers
 }
 
-func (s *Set) newNBD() kind { return &nbd{set: s} }
-
-func (n *nbd) create(_ *aio.Lock, e *Export, o *Options) error {
-	n.name = e.nodeName()
-	if o.NBD.Name != nil {
-		n.name = *o.NBD.Name
-	}
-	if n.set.server == nil {
-		return qerr.New("NBD server not running")
-	}
-	for _, other := range n.set.exports {
-		if other.kind.(*nbd).name == n.name && !other.shutting {
-			return qerr.New("NBD server already has export named '%s'", n.name)
-		}
-	}
-	for _, b := range o.NBD.Bitmaps {
-		switch {
-		case b.Node == nil:
-			return qerr.New("Bitmap '%s' is not found", b.Name)
-		case n.set.cfg.Graph.Node(*b.Node) == nil:
-			return qerr.New("Node '%s' not found", *b.Node)
-		}
-		return qerr.New("Dirty bitmap '%s' not found", b.Name)
+// offer finds an export by the name that clients use.
+func (n *nbdServer) offer(name string) nbd.Offer {
+	if e := n.find(name); e != nil {
+		return e
 	}
 	return nil
 }
 
-func (n *nbd) requestShutdown(*aio.Lock) {}
-func (n *nbd) delete(*aio.Lock)          {}
+func (n *nbdServer) find(name string) *nbdExport {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, e := range n.exports {
+		if e.name == name {
+			return e
+		}
+	}
+	return nil
+}
+
+// publish makes an export known to clients.
+func (n *nbdServer) publish(e *nbdExport) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.exports = append(n.exports, e)
+}
+
+// withdraw takes an export from the clients and returns those who use it.
+func (n *nbdServer) withdraw(e *nbdExport) []*nbdClient {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.exports = slices.DeleteFunc(n.exports, func(other *nbdExport) bool { return other == e })
+	var users []*nbdClient
+	for c := range n.clients {
+		if c.uses(e) {
+			users = append(users, c)
+		}
+	}
+	return users
+}

@@ -180,14 +180,9 @@ func TestYield(t *testing.T) {
 		}
 	})
 	// Also if waiting ends badly.
-	func() {
-		defer func() {
-			if recover() != "boom" {
-				t.Error("the panic got lost")
-			}
-		}()
-		w.Enter("test", func(co *aio.Co) { co.Yield(func() { panic("boom") }) })
-	}()
+	if p := w.Enter("test", func(co *aio.Co) { co.Yield(func() { panic("boom") }) }); p == nil || p.Value != "boom" {
+		t.Error("the panic got lost")
+	}
 	if !w.guard.TryLock() {
 		t.Fatal("the guard is still held")
 	}

@@ -49,11 +49,19 @@ var coPool = sync.Pool{New: func() any { return new(Co) }}
 
 // Enter runs fn as a coroutine on the caller's own goroutine: what a server
 // does that already has a goroutine for each request and waits for nothing
-// but its end. The caller must hold no lock that fn needs.
-func (c *Context) Enter(op string, fn func(*Co)) {
+// but its end. The caller must hold no lock that fn needs. A panic of fn is
+// returned.
+func (c *Context) Enter(op string, fn func(*Co)) (p *PanicError) {
 	co := c.begin(op)
 	defer c.end(co)
+	defer func() {
+		if v := recover(); v != nil {
+			p = &PanicError{Op: op, Value: v, Stack: debug.Stack()}
+			c.tracer.At(trace.CoroutinePanic).Str("op", op).Str("value", fmt.Sprint(v)).Send()
+		}
+	}()
 	fn(co)
+	return nil
 }
 
 func (c *Context) begin(op string) *Co {
@@ -81,7 +89,7 @@ func (c *Context) Spawn(op string, fn func(*Co), done func(*PanicError)) {
 	c.spawnedEver.Add(1)
 	go func() {
 		defer c.coroutines.Done()
-		p := c.protected(op, fn)
+		p := c.Enter(op, fn)
 		if done != nil {
 			done(p)
 		} else if p != nil && c.report != nil {
@@ -89,17 +97,6 @@ func (c *Context) Spawn(op string, fn func(*Co), done func(*PanicError)) {
 		}
 		c.Kick()
 	}()
-}
-
-func (c *Context) protected(op string, fn func(*Co)) (p *PanicError) {
-	defer func() {
-		if v := recover(); v != nil {
-			p = &PanicError{Op: op, Value: v, Stack: debug.Stack()}
-			c.tracer.At(trace.CoroutinePanic).Str("op", op).Str("value", fmt.Sprint(v)).Send()
-		}
-	}()
-	c.Enter(op, fn)
-	return nil
 }
 
 // PanicError is a panic that happened in a coroutine, brought to whoever
