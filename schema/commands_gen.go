@@ -27,6 +27,13 @@ const (
 	eventBlockWriteThreshold
 	commandBlockSetWriteThreshold
 	commandXBlockdevSetIothread
+	commandNbdServerStart
+	commandNbdServerAdd
+	commandNbdServerRemove
+	commandNbdServerStop
+	commandBlockExportAdd
+	commandBlockExportDel
+	eventBlockExportDeleted
 	commandQueryBlockExports
 	commandQueryChardev
 	commandQueryChardevBackends
@@ -77,6 +84,12 @@ var commandInfos = [...]commandInfo{
 	{name: "blockdev-set-active", order: commandBlockdevSetActive, since: 0x0a00, allowPreconfig: true},
 	{name: "block-set-write-threshold", order: commandBlockSetWriteThreshold, since: 0x0203, allowPreconfig: true},
 	{name: "x-blockdev-set-iothread", order: commandXBlockdevSetIothread, since: 0x020c, allowPreconfig: true, features: []string{"unstable"}},
+	{name: "nbd-server-start", order: commandNbdServerStart, since: 0x0103, allowPreconfig: true},
+	{name: "nbd-server-add", order: commandNbdServerAdd, since: 0x0103, allowPreconfig: true, features: []string{"deprecated"}},
+	{name: "nbd-server-remove", order: commandNbdServerRemove, since: 0x020c, allowPreconfig: true, features: []string{"deprecated"}},
+	{name: "nbd-server-stop", order: commandNbdServerStop, since: 0x0103, allowPreconfig: true},
+	{name: "block-export-add", order: commandBlockExportAdd, since: 0x0502, allowPreconfig: true},
+	{name: "block-export-del", order: commandBlockExportDel, since: 0x0502, allowPreconfig: true},
 	{name: "query-block-exports", order: commandQueryBlockExports, since: 0x0502, allowPreconfig: true},
 	{name: "query-chardev", order: commandQueryChardev, since: 0x000e, allowPreconfig: true},
 	{name: "query-chardev-backends", order: commandQueryChardevBackends, since: 0x0200},
@@ -237,6 +250,53 @@ func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothre
 	registerActionWith(t, 13, h)
 }
 
+// NbdServerStart registers the handler of nbd-server-start. Starts the NBD
+// server, which serves the exports of that kind. There is one.
+//
+// Since QEMU 1.3.
+func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) error) {
+	registerActionWith(t, 14, h)
+}
+
+// NbdServerAdd registers the handler of nbd-server-add. Makes an NBD export
+// whose id is its name.
+//
+// Since QEMU 1.3.
+func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error) {
+	registerActionWith(t, 15, h)
+}
+
+// NbdServerRemove registers the handler of nbd-server-remove. Removes an NBD
+// export.
+//
+// Since QEMU 2.12.
+func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArguments) error) {
+	registerActionWith(t, 16, h)
+}
+
+// NbdServerStop registers the handler of nbd-server-stop. Stops the NBD
+// server; its exports are removed and clients cut off.
+//
+// Since QEMU 1.3.
+func (t *Table) NbdServerStop(h func(context.Context) error) {
+	registerAction(t, 17, h)
+}
+
+// BlockExportAdd registers the handler of block-export-add. Makes an export.
+//
+// Since QEMU 5.2.
+func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) error) {
+	registerActionWith(t, 18, h)
+}
+
+// BlockExportDel registers the handler of block-export-del. Removes an export.
+// It is gone when BLOCK_EXPORT_DELETED is sent.
+//
+// Since QEMU 5.2.
+func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments) error) {
+	registerActionWith(t, 19, h)
+}
+
 // QueryBlockExports registers the handler of query-block-exports. Lists the
 // exports.
 //
@@ -244,7 +304,7 @@ func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothre
 //
 // Since QEMU 5.2.
 func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, error)) {
-	registerQuery(t, 14, h, returnList)
+	registerQuery(t, 20, h, returnList)
 }
 
 // QueryChardev registers the handler of query-chardev. Lists the character
@@ -254,7 +314,7 @@ func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, e
 //
 // Since QEMU 0.14.
 func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
-	registerQuery(t, 15, h, returnList)
+	registerQuery(t, 21, h, returnList)
 }
 
 // QueryChardevBackends registers the handler of query-chardev-backends. Lists
@@ -264,7 +324,7 @@ func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
 //
 // Since QEMU 2.0.
 func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendInfo, error)) {
-	registerQuery(t, 16, h, returnList)
+	registerQuery(t, 22, h, returnList)
 }
 
 // RingbufWrite registers the handler of ringbuf-write. Writes to a ring
@@ -272,7 +332,7 @@ func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendI
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) error) {
-	registerActionWith(t, 17, h)
+	registerActionWith(t, 23, h)
 }
 
 // RingbufRead registers the handler of ringbuf-read. Takes bytes out of a ring
@@ -282,7 +342,7 @@ func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) err
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (string, error)) {
-	registerQueryWith(t, 18, h, returnScalar(appendString))
+	registerQueryWith(t, 24, h, returnScalar(appendString))
 }
 
 // ChardevAdd registers the handler of chardev-add. Makes a character device.
@@ -291,7 +351,7 @@ func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (stri
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 19, h, returnObject)
+	registerQueryWith(t, 25, h, returnObject)
 }
 
 // ChardevChange registers the handler of chardev-change. Replaces what stands
@@ -301,7 +361,7 @@ func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*Chard
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 20, h, returnObject)
+	registerQueryWith(t, 26, h, returnObject)
 }
 
 // ChardevRemove registers the handler of chardev-remove. Removes a character
@@ -309,7 +369,7 @@ func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) error) {
-	registerActionWith(t, 21, h)
+	registerActionWith(t, 27, h)
 }
 
 // ChardevSendBreak registers the handler of chardev-send-break. Sends a break
@@ -317,7 +377,7 @@ func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) e
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArguments) error) {
-	registerActionWith(t, 22, h)
+	registerActionWith(t, 28, h)
 }
 
 // QmpCapabilities registers the handler of qmp_capabilities. Ends the
@@ -325,7 +385,7 @@ func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArgume
 //
 // Since QEMU 0.13.
 func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArguments) error) {
-	registerActionWith(t, 23, h)
+	registerActionWith(t, 29, h)
 }
 
 // QueryVersion registers the handler of query-version. Tells the version of
@@ -335,7 +395,7 @@ func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArgument
 //
 // Since QEMU 0.14.
 func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
-	registerQuery(t, 24, h, returnObject)
+	registerQuery(t, 30, h, returnObject)
 }
 
 // QueryCommands registers the handler of query-commands. Lists the commands.
@@ -344,7 +404,7 @@ func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
-	registerQuery(t, 25, h, returnList)
+	registerQuery(t, 31, h, returnList)
 }
 
 // Quit registers the handler of quit. Ends the program. The reply is sent when
@@ -352,7 +412,7 @@ func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) Quit(h func(context.Context) error) {
-	registerAction(t, 26, h)
+	registerAction(t, 32, h)
 }
 
 // QueryQmpSchema registers the handler of query-qmp-schema. Describes all
@@ -363,7 +423,7 @@ func (t *Table) Quit(h func(context.Context) error) {
 //
 // Since QEMU 2.5.
 func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
-	registerQuery(t, 27, h, returnList)
+	registerQuery(t, 33, h, returnList)
 }
 
 // QomList registers the handler of qom-list. Lists the properties of an
@@ -373,7 +433,7 @@ func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
 //
 // Since QEMU 1.2.
 func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 28, h, returnList)
+	registerQueryWith(t, 34, h, returnList)
 }
 
 // QomGet registers the handler of qom-get. Reads a property.
@@ -382,14 +442,14 @@ func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPro
 //
 // Since QEMU 1.2.
 func (t *Table) QomGet(h func(context.Context, *QomGetArguments) (Any, error)) {
-	registerQueryWith(t, 29, h, returnScalar(appendAny))
+	registerQueryWith(t, 35, h, returnScalar(appendAny))
 }
 
 // QomSet registers the handler of qom-set. Changes a property.
 //
 // Since QEMU 1.2.
 func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
-	registerActionWith(t, 30, h)
+	registerActionWith(t, 36, h)
 }
 
 // QomListTypes registers the handler of qom-list-types. Lists types of
@@ -399,7 +459,7 @@ func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
 //
 // Since QEMU 1.1.
 func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]*ObjectTypeInfo, error)) {
-	registerQueryWith(t, 31, h, returnList)
+	registerQueryWith(t, 37, h, returnList)
 }
 
 // QomListProperties registers the handler of qom-list-properties. Lists the
@@ -410,14 +470,14 @@ func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]
 //
 // Since QEMU 2.12.
 func (t *Table) QomListProperties(h func(context.Context, *QomListPropertiesArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 32, h, returnList)
+	registerQueryWith(t, 38, h, returnList)
 }
 
 // ObjectAdd registers the handler of object-add. Makes an object.
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
-	registerActionWith(t, 33, h)
+	registerActionWith(t, 39, h)
 }
 
 // ObjectDel registers the handler of object-del. Removes an object that nobody
@@ -425,7 +485,7 @@ func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
-	registerActionWith(t, 34, h)
+	registerActionWith(t, 40, h)
 }
 
 // DeviceAdd registers the handler of device_add. Plugs in a device. Its
@@ -435,7 +495,7 @@ func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
 //
 // The arguments are not checked: the handler does that.
 func (t *Table) DeviceAdd(h RawHandler) {
-	t.register(35, h)
+	t.register(41, h)
 }
 
 // DeviceDel registers the handler of device_del. Asks for a device to be
@@ -444,7 +504,7 @@ func (t *Table) DeviceAdd(h RawHandler) {
 //
 // Since QEMU 0.14.
 func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
-	registerActionWith(t, 36, h)
+	registerActionWith(t, 42, h)
 }
 
 // Stop registers the handler of stop. Stops the machine. It has no effect on
@@ -452,14 +512,14 @@ func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Stop(h func(context.Context) error) {
-	registerAction(t, 37, h)
+	registerAction(t, 43, h)
 }
 
 // Cont registers the handler of cont. Lets the machine run.
 //
 // Since QEMU 0.14.
 func (t *Table) Cont(h func(context.Context) error) {
-	registerAction(t, 38, h)
+	registerAction(t, 44, h)
 }
 
 // HumanMonitorCommand registers the handler of human-monitor-command. Runs a
@@ -469,7 +529,7 @@ func (t *Table) Cont(h func(context.Context) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommandArguments) (string, error)) {
-	registerQueryWith(t, 39, h, returnScalar(appendString))
+	registerQueryWith(t, 45, h, returnScalar(appendString))
 }
 
 // Getfd registers the handler of getfd. Names the file descriptor that came
@@ -477,7 +537,7 @@ func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommand
 //
 // Since QEMU 0.14.
 func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
-	registerActionWith(t, 40, h)
+	registerActionWith(t, 46, h)
 }
 
 // Closefd registers the handler of closefd. Closes a descriptor that getfd
@@ -485,7 +545,7 @@ func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
-	registerActionWith(t, 41, h)
+	registerActionWith(t, 47, h)
 }
 
 // AddFd registers the handler of add-fd. Adds the file descriptor that came
@@ -495,7 +555,7 @@ func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, error)) {
-	registerQueryWith(t, 42, h, returnObject)
+	registerQueryWith(t, 48, h, returnObject)
 }
 
 // RemoveFd registers the handler of remove-fd. Takes descriptors out of a set.
@@ -503,7 +563,7 @@ func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, erro
 //
 // Since QEMU 1.2.
 func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
-	registerActionWith(t, 43, h)
+	registerActionWith(t, 49, h)
 }
 
 // QueryFdsets registers the handler of query-fdsets. Lists the sets of
@@ -513,5 +573,5 @@ func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) QueryFdsets(h func(context.Context) ([]*FdsetInfo, error)) {
-	registerQuery(t, 44, h, returnList)
+	registerQuery(t, 50, h, returnList)
 }

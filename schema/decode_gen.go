@@ -1107,6 +1107,131 @@ func (x *BlockdevOptions) decodeVariant(d *decoder) bool {
 	return true
 }
 
+func (x *NbdServerOptions) decodeMembers(d *decoder) bool {
+	return (d.version < V10_0 || optional(d, "handshake-max-seconds", &x.HandshakeMaxSeconds, readUint32)) &&
+		optional(d, "tls-creds", &x.TlsCreds, readString) &&
+		optional(d, "tls-authz", &x.TlsAuthz, readString) &&
+		optional(d, "max-connections", &x.MaxConnections, readUint32) &&
+		required(d, "addr", &x.Addr, readObject[SocketAddress])
+}
+
+// DecodeNbdServerOptions is [Decode] for [NbdServerOptions].
+func DecodeNbdServerOptions(v qjson.Value, mode Mode) (*NbdServerOptions, error) {
+	return Decode[NbdServerOptions](v, mode)
+}
+
+func (x *NbdServerOptionsLegacy) decodeMembers(d *decoder) bool {
+	return (d.version < V10_0 || optional(d, "handshake-max-seconds", &x.HandshakeMaxSeconds, readUint32)) &&
+		optional(d, "tls-creds", &x.TlsCreds, readString) &&
+		optional(d, "tls-authz", &x.TlsAuthz, readString) &&
+		optional(d, "max-connections", &x.MaxConnections, readUint32) &&
+		required(d, "addr", &x.Addr, readObject[SocketAddressLegacy])
+}
+
+// DecodeNbdServerOptionsLegacy is [Decode] for [NbdServerOptionsLegacy].
+func DecodeNbdServerOptionsLegacy(v qjson.Value, mode Mode) (*NbdServerOptionsLegacy, error) {
+	return Decode[NbdServerOptionsLegacy](v, mode)
+}
+
+func (x *BlockExportOptionsNbd) decodeMembers(d *decoder) bool {
+	return optional(d, "name", &x.Name, readString) &&
+		optional(d, "description", &x.Description, readString) &&
+		optionalSlice(d, "bitmaps", &x.Bitmaps, readAlternates[BlockDirtyBitmapOrStr]) &&
+		optional(d, "allocation-depth", &x.AllocationDepth, readBool)
+}
+
+// DecodeBlockExportOptionsNbd is [Decode] for [BlockExportOptionsNbd].
+func DecodeBlockExportOptionsNbd(v qjson.Value, mode Mode) (*BlockExportOptionsNbd, error) {
+	return Decode[BlockExportOptionsNbd](v, mode)
+}
+
+func (x *BlockExportOptionsVhostUserBlk) decodeMembers(d *decoder) bool {
+	return required(d, "addr", &x.Addr, readObject[SocketAddress]) &&
+		optional(d, "logical-block-size", &x.LogicalBlockSize, readSize) &&
+		optional(d, "num-queues", &x.NumQueues, readUint16)
+}
+
+// DecodeBlockExportOptionsVhostUserBlk is [Decode] for [BlockExportOptionsVhostUserBlk].
+func DecodeBlockExportOptionsVhostUserBlk(v qjson.Value, mode Mode) (*BlockExportOptionsVhostUserBlk, error) {
+	return Decode[BlockExportOptionsVhostUserBlk](v, mode)
+}
+
+func (x *BlockExportOptionsFuse) decodeMembers(d *decoder) bool {
+	return required(d, "mountpoint", &x.Mountpoint, readString) &&
+		optional(d, "growable", &x.Growable, readBool) &&
+		optional(d, "allow-other", &x.AllowOther, readEnum[FuseExportAllowOther])
+}
+
+// DecodeBlockExportOptionsFuse is [Decode] for [BlockExportOptionsFuse].
+func DecodeBlockExportOptionsFuse(v qjson.Value, mode Mode) (*BlockExportOptionsFuse, error) {
+	return Decode[BlockExportOptionsFuse](v, mode)
+}
+
+func (x *BlockExportOptionsVduseBlk) decodeMembers(d *decoder) bool {
+	return required(d, "name", &x.Name, readString) &&
+		optional(d, "num-queues", &x.NumQueues, readUint16) &&
+		optional(d, "queue-size", &x.QueueSize, readUint16) &&
+		optional(d, "logical-block-size", &x.LogicalBlockSize, readSize) &&
+		optional(d, "serial", &x.Serial, readString)
+}
+
+// DecodeBlockExportOptionsVduseBlk is [Decode] for [BlockExportOptionsVduseBlk].
+func DecodeBlockExportOptionsVduseBlk(v qjson.Value, mode Mode) (*BlockExportOptionsVduseBlk, error) {
+	return Decode[BlockExportOptionsVduseBlk](v, mode)
+}
+
+func (x *NbdServerAddOptions) decodeMembers(d *decoder) bool {
+	return optional(d, "name", &x.Name, readString) &&
+		optional(d, "description", &x.Description, readString) &&
+		required(d, "device", &x.Device, readString) &&
+		optional(d, "writable", &x.Writable, readBool) &&
+		optional(d, "bitmap", &x.Bitmap, readString)
+}
+
+// DecodeNbdServerAddOptions is [Decode] for [NbdServerAddOptions].
+func DecodeNbdServerAddOptions(v qjson.Value, mode Mode) (*NbdServerAddOptions, error) {
+	return Decode[NbdServerAddOptions](v, mode)
+}
+
+func (x *BlockExportOptions) decodeMembers(d *decoder) bool {
+	return required(d, "type", &x.Type, readEnum[BlockExportType]) &&
+		required(d, "id", &x.Id, readString) &&
+		optional(d, "fixed-iothread", &x.FixedIothread, readBool) &&
+		optional(d, "iothread", &x.Iothread, readString) &&
+		required(d, "node-name", &x.NodeName, readString) &&
+		optional(d, "writable", &x.Writable, readBool) &&
+		optional(d, "writethrough", &x.Writethrough, readBool) &&
+		(d.version < V10_0 || optional(d, "allow-inactive", &x.AllowInactive, readBool)) &&
+		x.decodeVariant(d)
+}
+
+// DecodeBlockExportOptions is [Decode] for [BlockExportOptions].
+func DecodeBlockExportOptions(v qjson.Value, mode Mode) (*BlockExportOptions, error) {
+	return Decode[BlockExportOptions](v, mode)
+}
+
+func (x *BlockExportOptions) decodeVariant(d *decoder) bool {
+	switch x.Type {
+	case BlockExportTypeNbd:
+		v := new(BlockExportOptionsNbd)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockExportTypeVhostUserBlk:
+		v := new(BlockExportOptionsVhostUserBlk)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockExportTypeFuse:
+		v := new(BlockExportOptionsFuse)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockExportTypeVduseBlk:
+		v := new(BlockExportOptionsVduseBlk)
+		x.Variant = v
+		return v.decodeMembers(d)
+	}
+	return true
+}
+
 func (x *ChardevCommon) decodeMembers(d *decoder) bool {
 	return optional(d, "logfile", &x.Logfile, readString) &&
 		optional(d, "logappend", &x.Logappend, readBool)
@@ -2272,6 +2397,16 @@ func (x *XBlockdevSetIothreadArguments) decodeMembers(d *decoder) bool {
 		optional(d, "force", &x.Force, readBool)
 }
 
+func (x *NbdServerRemoveArguments) decodeMembers(d *decoder) bool {
+	return required(d, "name", &x.Name, readString) &&
+		optional(d, "mode", &x.Mode, readEnum[BlockExportRemoveMode])
+}
+
+func (x *BlockExportDelArguments) decodeMembers(d *decoder) bool {
+	return required(d, "id", &x.Id, readString) &&
+		optional(d, "mode", &x.Mode, readEnum[BlockExportRemoveMode])
+}
+
 func (x *RingbufWriteArguments) decodeMembers(d *decoder) bool {
 	return required(d, "device", &x.Device, readString) &&
 		required(d, "data", &x.Data, readString) &&
@@ -2371,6 +2506,20 @@ func (x *StrOrNull) decodeValue(d *decoder, v qjson.Value) (known, ok bool) {
 	case qjson.Null:
 		x.N = true
 		return true, true
+	}
+	return false, false
+}
+
+func (x *BlockDirtyBitmapOrStr) qapiName() string { return "BlockDirtyBitmapOrStr" }
+
+func (x *BlockDirtyBitmapOrStr) decodeValue(d *decoder, v qjson.Value) (known, ok bool) {
+	switch v.Kind() {
+	case qjson.String:
+		x.Local = new(string)
+		return true, readString(d, v, x.Local)
+	case qjson.Object:
+		x.External = new(BlockDirtyBitmap)
+		return true, readObject[BlockDirtyBitmap](d, v, x.External)
 	}
 	return false, false
 }

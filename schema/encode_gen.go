@@ -2911,6 +2911,241 @@ func (x *BlockdevOptions) appendJSON(dst []byte, version Version) []byte {
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *NbdServerOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *NbdServerOptions) appendJSON(dst []byte, version Version) []byte {
+	dst = append(dst, '{')
+	if x.MaxConnections != nil {
+		dst = qjson.AppendUint(appendKey(dst, `"max-connections": `), uint64(*x.MaxConnections))
+	}
+	dst = x.Addr.appendJSON(appendKey(dst, `"addr": `), version)
+	if version >= V10_0 && x.HandshakeMaxSeconds != nil {
+		dst = qjson.AppendUint(appendKey(dst, `"handshake-max-seconds": `), uint64(*x.HandshakeMaxSeconds))
+	}
+	if x.TlsAuthz != nil {
+		dst = appendString(appendKey(dst, `"tls-authz": `), *x.TlsAuthz)
+	}
+	if x.TlsCreds != nil {
+		dst = appendString(appendKey(dst, `"tls-creds": `), *x.TlsCreds)
+	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *NbdServerOptionsLegacy) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *NbdServerOptionsLegacy) appendJSON(dst []byte, version Version) []byte {
+	dst = append(dst, '{')
+	if x.MaxConnections != nil {
+		dst = qjson.AppendUint(appendKey(dst, `"max-connections": `), uint64(*x.MaxConnections))
+	}
+	dst = x.Addr.appendJSON(appendKey(dst, `"addr": `), version)
+	if version >= V10_0 && x.HandshakeMaxSeconds != nil {
+		dst = qjson.AppendUint(appendKey(dst, `"handshake-max-seconds": `), uint64(*x.HandshakeMaxSeconds))
+	}
+	if x.TlsAuthz != nil {
+		dst = appendString(appendKey(dst, `"tls-authz": `), *x.TlsAuthz)
+	}
+	if x.TlsCreds != nil {
+		dst = appendString(appendKey(dst, `"tls-creds": `), *x.TlsCreds)
+	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockExportOptionsNbd) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockExportOptionsNbdBuckets = []uint16{39, 42, 114, 166}
+
+func (x *BlockExportOptionsNbd) buckets() []uint16 { return blockExportOptionsNbdBuckets }
+
+func (x *BlockExportOptionsNbd) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // name
+		if x.Name != nil {
+			return appendString(appendKey(dst, `"name": `), *x.Name)
+		}
+	case 1: // description
+		if x.Description != nil {
+			return appendString(appendKey(dst, `"description": `), *x.Description)
+		}
+	case 2: // bitmaps
+		if x.Bitmaps != nil {
+			return appendList(appendKey(dst, `"bitmaps": `), x.Bitmaps, version)
+		}
+	case 3: // allocation-depth
+		if x.AllocationDepth != nil {
+			return qjson.AppendBool(appendKey(dst, `"allocation-depth": `), *x.AllocationDepth)
+		}
+	}
+	return dst
+}
+
+func (x *BlockExportOptionsNbd) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockExportOptionsVhostUserBlk) AppendJSON(dst []byte) []byte {
+	return x.appendJSON(dst, Newest)
+}
+
+var blockExportOptionsVhostUserBlkBuckets = []uint16{19, 216, 473}
+
+func (x *BlockExportOptionsVhostUserBlk) buckets() []uint16 {
+	return blockExportOptionsVhostUserBlkBuckets
+}
+
+func (x *BlockExportOptionsVhostUserBlk) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // num-queues
+		if x.NumQueues != nil {
+			return qjson.AppendUint(appendKey(dst, `"num-queues": `), uint64(*x.NumQueues))
+		}
+	case 1: // addr
+		return x.Addr.appendJSON(appendKey(dst, `"addr": `), version)
+	case 2: // logical-block-size
+		if x.LogicalBlockSize != nil {
+			return qjson.AppendUint(appendKey(dst, `"logical-block-size": `), *x.LogicalBlockSize)
+		}
+	}
+	return dst
+}
+
+func (x *BlockExportOptionsVhostUserBlk) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockExportOptionsFuse) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockExportOptionsFuseBuckets = []uint16{26, 81, 186}
+
+func (x *BlockExportOptionsFuse) buckets() []uint16 { return blockExportOptionsFuseBuckets }
+
+func (x *BlockExportOptionsFuse) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // growable
+		if x.Growable != nil {
+			return qjson.AppendBool(appendKey(dst, `"growable": `), *x.Growable)
+		}
+	case 1: // allow-other
+		if x.AllowOther != nil {
+			return appendEnum(appendKey(dst, `"allow-other": `), *x.AllowOther)
+		}
+	case 2: // mountpoint
+		return appendString(appendKey(dst, `"mountpoint": `), x.Mountpoint)
+	}
+	return dst
+}
+
+func (x *BlockExportOptionsFuse) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockExportOptionsVduseBlk) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockExportOptionsVduseBlkBuckets = []uint16{19, 39, 80, 420, 473}
+
+func (x *BlockExportOptionsVduseBlk) buckets() []uint16 { return blockExportOptionsVduseBlkBuckets }
+
+func (x *BlockExportOptionsVduseBlk) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // num-queues
+		if x.NumQueues != nil {
+			return qjson.AppendUint(appendKey(dst, `"num-queues": `), uint64(*x.NumQueues))
+		}
+	case 1: // name
+		return appendString(appendKey(dst, `"name": `), x.Name)
+	case 2: // serial
+		if x.Serial != nil {
+			return appendString(appendKey(dst, `"serial": `), *x.Serial)
+		}
+	case 3: // queue-size
+		if x.QueueSize != nil {
+			return qjson.AppendUint(appendKey(dst, `"queue-size": `), uint64(*x.QueueSize))
+		}
+	case 4: // logical-block-size
+		if x.LogicalBlockSize != nil {
+			return qjson.AppendUint(appendKey(dst, `"logical-block-size": `), *x.LogicalBlockSize)
+		}
+	}
+	return dst
+}
+
+func (x *BlockExportOptionsVduseBlk) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *NbdServerAddOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *NbdServerAddOptions) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	if x.Bitmap != nil {
+		dst = appendString(appendKey(dst, `"bitmap": `), *x.Bitmap)
+	}
+	if x.Name != nil {
+		dst = appendString(appendKey(dst, `"name": `), *x.Name)
+	}
+	if x.Description != nil {
+		dst = appendString(appendKey(dst, `"description": `), *x.Description)
+	}
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	if x.Writable != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"writable": `), *x.Writable)
+	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockExportOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockExportOptionsBuckets = []uint16{202, 212, 274, 280, 414, 425, 439, 486}
+
+func (x *BlockExportOptions) buckets() []uint16 { return blockExportOptionsBuckets }
+
+func (x *BlockExportOptions) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // writable
+		if x.Writable != nil {
+			return qjson.AppendBool(appendKey(dst, `"writable": `), *x.Writable)
+		}
+	case 1: // node-name
+		return appendString(appendKey(dst, `"node-name": `), x.NodeName)
+	case 2: // iothread
+		if x.Iothread != nil {
+			return appendString(appendKey(dst, `"iothread": `), *x.Iothread)
+		}
+	case 3: // allow-inactive
+		if version >= V10_0 && x.AllowInactive != nil {
+			return qjson.AppendBool(appendKey(dst, `"allow-inactive": `), *x.AllowInactive)
+		}
+	case 4: // writethrough
+		if x.Writethrough != nil {
+			return qjson.AppendBool(appendKey(dst, `"writethrough": `), *x.Writethrough)
+		}
+	case 5: // type
+		return appendEnum(appendKey(dst, `"type": `), x.Type)
+	case 6: // fixed-iothread
+		if x.FixedIothread != nil {
+			return qjson.AppendBool(appendKey(dst, `"fixed-iothread": `), *x.FixedIothread)
+		}
+	case 7: // id
+		return appendString(appendKey(dst, `"id": `), x.Id)
+	}
+	return dst
+}
+
+func (x *BlockExportOptions) appendJSON(dst []byte, version Version) []byte {
+	if x.Variant == nil {
+		return appendMembers(dst, x, version)
+	}
+	return appendUnion(dst, x, x.Variant, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockExportInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockExportInfo) appendJSON(dst []byte, _ Version) []byte {
@@ -5339,6 +5574,30 @@ func (x *XBlockdevSetIothreadArguments) appendJSON(dst []byte, version Version) 
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *NbdServerRemoveArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *NbdServerRemoveArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
+	if x.Mode != nil {
+		dst = appendEnum(appendKey(dst, `"mode": `), *x.Mode)
+	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockExportDelArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockExportDelArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	if x.Mode != nil {
+		dst = appendEnum(appendKey(dst, `"mode": `), *x.Mode)
+	}
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *RingbufWriteArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *RingbufWriteArguments) appendJSON(dst []byte, _ Version) []byte {
@@ -5549,6 +5808,19 @@ func (x *StrOrNull) appendJSON(dst []byte, _ Version) []byte {
 	switch {
 	case x.S != nil:
 		return appendString(dst, *x.S)
+	}
+	return qjson.AppendNull(dst)
+}
+
+// AppendJSON appends the alternative that is set; null when none is.
+func (x *BlockDirtyBitmapOrStr) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockDirtyBitmapOrStr) appendJSON(dst []byte, version Version) []byte {
+	switch {
+	case x.Local != nil:
+		return appendString(dst, *x.Local)
+	case x.External != nil:
+		return x.External.appendJSON(dst, version)
 	}
 	return qjson.AppendNull(dst)
 }

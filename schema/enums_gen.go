@@ -1676,6 +1676,62 @@ func (v BlockErrorAction) String() string { return blockErrorActionValues.name(u
 
 func (v BlockErrorAction) table() *enumTable { return &blockErrorActionValues }
 
+// FuseExportAllowOther: whether other users of the host may open a file that
+// is an export.
+//
+// Since QEMU 6.1.
+type FuseExportAllowOther uint8
+
+// The values of [FuseExportAllowOther].
+const (
+	// FuseExportAllowOtherOff is "off": they may not.
+	FuseExportAllowOtherOff FuseExportAllowOther = iota
+	// FuseExportAllowOtherOn is "on": they may.
+	FuseExportAllowOtherOn
+	// FuseExportAllowOtherAuto is "auto": they may if the host is set up for
+	// it.
+	FuseExportAllowOtherAuto
+)
+
+var fuseExportAllowOtherValues = enumTable{
+	names: []string{
+		"off",
+		"on",
+		"auto",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v FuseExportAllowOther) String() string { return fuseExportAllowOtherValues.name(uint8(v)) }
+
+func (v FuseExportAllowOther) table() *enumTable { return &fuseExportAllowOtherValues }
+
+// BlockExportRemoveMode: what becomes of clients when an export is removed.
+//
+// Since QEMU 2.12.
+type BlockExportRemoveMode uint8
+
+// The values of [BlockExportRemoveMode].
+const (
+	// BlockExportRemoveModeSafe is "safe": while there are any, it is not
+	// removed.
+	BlockExportRemoveModeSafe BlockExportRemoveMode = iota
+	// BlockExportRemoveModeHard is "hard": they are cut off.
+	BlockExportRemoveModeHard
+)
+
+var blockExportRemoveModeValues = enumTable{
+	names: []string{
+		"safe",
+		"hard",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v BlockExportRemoveMode) String() string { return blockExportRemoveModeValues.name(uint8(v)) }
+
+func (v BlockExportRemoveMode) table() *enumTable { return &blockExportRemoveModeValues }
+
 // BlockExportType: kinds of exports.
 //
 // Since QEMU 4.2.

@@ -12,6 +12,7 @@ var eventNames = [...]string{
 	eventResume:              "RESUME",
 	eventBlockIoError:        "BLOCK_IO_ERROR",
 	eventBlockWriteThreshold: "BLOCK_WRITE_THRESHOLD",
+	eventBlockExportDeleted:  "BLOCK_EXPORT_DELETED",
 	eventDeviceDeleted:       "DEVICE_DELETED",
 }
 
@@ -145,6 +146,29 @@ func (x *BlockWriteThresholdEvent) appendData(dst []byte, _ Version) []byte {
 	dst = appendString(appendKey(dst, `"node-name": `), x.NodeName)
 	dst = qjson.AppendUint(appendKey(dst, `"write-threshold": `), x.WriteThreshold)
 	dst = qjson.AppendUint(appendKey(dst, `"amount-exceeded": `), x.AmountExceeded)
+	return append(dst, '}')
+}
+
+// BlockExportDeletedEvent is the event BLOCK_EXPORT_DELETED. An export is
+// gone, and its id free.
+//
+// Since QEMU 5.2.
+type BlockExportDeletedEvent struct {
+	// Its id.
+	Id string
+}
+
+// EventName returns "BLOCK_EXPORT_DELETED".
+func (*BlockExportDeletedEvent) EventName() string { return "BLOCK_EXPORT_DELETED" }
+
+func (*BlockExportDeletedEvent) order() ordinal { return eventBlockExportDeleted }
+
+// AppendData appends the event's data as a monitor prints it.
+func (x *BlockExportDeletedEvent) AppendData(dst []byte) []byte { return x.appendData(dst, Newest) }
+
+func (x *BlockExportDeletedEvent) appendData(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
 	return append(dst, '}')
 }
 

@@ -1916,6 +1916,161 @@ func (*BlockdevOptionsSsh) isBlockdevOptionsVariant()              {}
 func (*BlockdevOptionsThrottle) isBlockdevOptionsVariant()         {}
 func (*BlockdevOptionsVVFAT) isBlockdevOptionsVariant()            {}
 
+// NbdServerOptions: the NBD server, as the command line has it.
+//
+// Since QEMU 4.2.
+type NbdServerOptions struct {
+	// Time after which a client that has not finished the handshake is cut
+	// off, 0 for never (default: 10) (since 10.0).
+	HandshakeMaxSeconds *uint32
+	// Id of the TLS credentials (default: no encryption) (since 2.6).
+	TlsCreds *string
+	// Id of the object that decides by a client's certificate whether it may
+	// come; it is looked up when a client comes (default: all may) (since
+	// 4.0).
+	TlsAuthz *string
+	// How many clients may be connected, 0 for any number; with 1, clients are
+	// not told that several may be (default: 100) (since 5.2).
+	MaxConnections *uint32
+	// Where it listens.
+	Addr SocketAddress
+}
+
+// NbdServerOptionsLegacy: the NBD server, as nbd-server-start has it.
+//
+// Since QEMU 1.3.
+type NbdServerOptionsLegacy struct {
+	// Time after which a client that has not finished the handshake is cut
+	// off, 0 for never (default: 10) (since 10.0).
+	HandshakeMaxSeconds *uint32
+	// Id of the TLS credentials (default: no encryption) (since 2.6).
+	TlsCreds *string
+	// Id of the object that decides by a client's certificate whether it may
+	// come; it is looked up when a client comes (default: all may) (since
+	// 4.0).
+	TlsAuthz *string
+	// How many clients may be connected, 0 for any number; with 1, clients are
+	// not told that several may be (default: 100) (since 5.2).
+	MaxConnections *uint32
+	// Where it listens.
+	Addr SocketAddressLegacy
+}
+
+// BlockExportOptionsNbd: an NBD export.
+//
+// Since QEMU 5.2.
+type BlockExportOptionsNbd struct {
+	// What clients call the export (default: the node's name) (since 2.12).
+	Name *string
+	// What clients are told about it, up to 4096 bytes (since 5.0).
+	Description *string
+	// Dirty bitmaps which clients can ask for, in the metadata context
+	// "qemu:dirty-bitmap:NAME".
+	Bitmaps []*BlockDirtyBitmapOrStr
+	// Clients can ask which layer of the chain an extent comes from, in the
+	// metadata context "qemu:allocation-depth" (default: false) (since 5.2).
+	AllocationDepth *bool
+}
+
+// BlockExportOptionsVhostUserBlk: a virtio disk for another process.
+//
+// Since QEMU 5.2.
+type BlockExportOptionsVhostUserBlk struct {
+	// Where that process connects; a UNIX socket or a descriptor of one.
+	Addr SocketAddress
+	// Smallest unit of a request, in bytes (default: 512).
+	LogicalBlockSize *uint64
+	// How many queues there are (default: 1).
+	NumQueues *uint16
+}
+
+// BlockExportOptionsFuse: a file that shows a node.
+//
+// Since QEMU 6.0.
+type BlockExportOptionsFuse struct {
+	// A file that exists, over which the export is laid.
+	Mountpoint string
+	// Writes behind the end make the node longer (default: false).
+	Growable *bool
+	// Who may open it (default: auto) (since 6.1).
+	AllowOther *FuseExportAllowOther
+}
+
+// BlockExportOptionsVduseBlk: a virtio disk for the kernel.
+//
+// Since QEMU 7.1.
+type BlockExportOptionsVduseBlk struct {
+	// Name of the device, of which the host has no other.
+	Name string
+	// How many queues there are (default: 1).
+	NumQueues *uint16
+	// How many requests a queue holds (default: 256).
+	QueueSize *uint16
+	// Smallest unit of a request, in bytes (default: 512).
+	LogicalBlockSize *uint64
+	// Serial number of the disk (default: none).
+	Serial *string
+}
+
+// NbdServerAddOptions: an NBD export in the older notation.
+//
+// Since QEMU 1.3.
+type NbdServerAddOptions struct {
+	// What clients call the export (default: the node's name) (since 2.12).
+	Name *string
+	// What clients are told about it, up to 4096 bytes (since 5.0).
+	Description *string
+	// Name of the drive or node.
+	Device string
+	// Clients may write (default: false).
+	Writable *bool
+	// A dirty bitmap which clients can ask for (since 4.0).
+	Bitmap *string
+}
+
+// BlockExportOptions: an export.
+//
+// Since QEMU 4.2.
+type BlockExportOptions struct {
+	// Its kind.
+	Type BlockExportType
+	// Its identifier, unique among all kinds.
+	Id string
+	// The node stays in its iothread while it is exported; if it cannot be
+	// moved to the one given, that is an error (default: false) (since 5.2).
+	FixedIothread *bool
+	// Id of the iothread to which the node moves, if it may (default: it stays
+	// where it is) (since 5.2).
+	Iothread *string
+	// The node (since 5.2).
+	NodeName string
+	// Others may write (default: false).
+	Writable *bool
+	// A write is durable before it is answered (default: false) (since 5.2).
+	Writethrough *bool
+	// The node may be inactive; otherwise it is activated, and stays active
+	// while others may write (default: false) (since 10.0).
+	AllowInactive *bool
+	// Variant holds the members that depend on Type; nil for values without any.
+	Variant BlockExportOptionsVariant
+}
+
+// BlockExportOptionsVariant is a branch of [BlockExportOptions]: one of
+//
+//   - *[BlockExportOptionsNbd]
+//   - *[BlockExportOptionsVhostUserBlk]
+//   - *[BlockExportOptionsFuse]
+//   - *[BlockExportOptionsVduseBlk]
+type BlockExportOptionsVariant interface {
+	memberList
+	isBlockExportOptionsVariant()
+}
+
+func (*BlockExportOptionsNbd) isBlockExportOptionsVariant()          {}
+func (*BlockExportOptionsVhostUserBlk) isBlockExportOptionsVariant() {}
+func (*BlockExportOptionsFuse) isBlockExportOptionsVariant()         {}
+func (*BlockExportOptionsVduseBlk) isBlockExportOptionsVariant()     {}
+
 // BlockExportInfo: the state of an export.
 //
 // Since QEMU 5.2.
@@ -3386,6 +3541,22 @@ type XBlockdevSetIothreadArguments struct {
 	Force *bool
 }
 
+// NbdServerRemoveArguments are the arguments of [Table.NbdServerRemove].
+type NbdServerRemoveArguments struct {
+	// Its id.
+	Name string
+	// What becomes of clients (default: safe).
+	Mode *BlockExportRemoveMode
+}
+
+// BlockExportDelArguments are the arguments of [Table.BlockExportDel].
+type BlockExportDelArguments struct {
+	// Its id.
+	Id string
+	// What becomes of clients (default: safe).
+	Mode *BlockExportRemoveMode
+}
+
 // RingbufWriteArguments are the arguments of [Table.RingbufWrite].
 type RingbufWriteArguments struct {
 	// Id of the character device.
@@ -3539,6 +3710,18 @@ type StrOrNull struct {
 	S *string
 	// There is no string.
 	N bool
+}
+
+// BlockDirtyBitmapOrStr: a bitmap by its name alone, or of a certain node.
+//
+// Since QEMU 4.1.
+//
+// Exactly one of the fields is set.
+type BlockDirtyBitmapOrStr struct {
+	// Name of a bitmap of the node in question.
+	Local *string
+	// A bitmap and its node.
+	External *BlockDirtyBitmap
 }
 
 // Qcow2OverlapChecks: which metadata of an image is guarded against being
