@@ -15,6 +15,7 @@ import (
 	"github.com/qmpblock/qmpblock/chardev"
 	"github.com/qmpblock/qmpblock/devices"
 	"github.com/qmpblock/qmpblock/drivers"
+	"github.com/qmpblock/qmpblock/export"
 	"github.com/qmpblock/qmpblock/fdset"
 	"github.com/qmpblock/qmpblock/jsonrpc"
 	"github.com/qmpblock/qmpblock/qjson"
@@ -61,6 +62,7 @@ type Instance struct {
 	version *schema.VersionInfo
 
 	graph    *block.Graph
+	exports  *export.Set
 	objects  *qom.Tree
 	chardevs *chardev.Set
 	fdsets   *fdset.Sets
@@ -111,6 +113,7 @@ func New(cfg Config) *Instance {
 		WriteThreshold: i.writeThreshold,
 		Panicked:       i.panicked,
 	})
+	i.exports = i.newExports()
 	i.objects = qom.NewTree(qom.Hooks{NewIOThread: i.newIOThread}, qom.StorageDaemonTypes()...)
 	i.chardevs = chardev.NewSet(i.objects, chardev.Config{NamedFD: i.fdSource(), Info: func(line string) { cfg.Notice("info: " + line) }})
 	i.register()
@@ -126,6 +129,7 @@ func (i *Instance) register() {
 	i.registerBlockCore(t)
 	i.registerBlockQuery(t)
 	i.registerJobs(t)
+	i.registerBlockExport(t)
 	i.registerQOM(t)
 	i.registerChar(t)
 	if i.cfg.Personality == System {
@@ -177,11 +181,12 @@ func (i *Instance) whenStarted(ctx context.Context, c *schema.Command, args qjso
 }
 
 // Shutdown begins the end on somebody else's behalf than a client's: no command
-// runs any more.
+// runs any more, and exports are taken away while clients can still hear of it.
 func (i *Instance) Shutdown(cause schema.ShutdownCause) {
 	i.ending.Do(func() {
 		i.dispatcher.Shutdown()
 		i.announceShutdown(cause)
+		i.closeExports()
 	})
 }
 
@@ -212,6 +217,7 @@ func (i *Instance) Close() {
 	}
 	i.serving.Wait()
 	i.events.Close()
+	i.closeExports()
 	if i.machine != nil {
 		l := i.graph.Main().Acquire()
 		i.machine.Close(l)

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"net"
 	"slices"
 
 	"github.com/rs/zerolog"
@@ -81,6 +82,11 @@ type Config struct {
 	// IOThread finds the context of an iothread; nil if there is none of the
 	// id.
 	IOThread func(id string) *aio.Context
+	// StartTLS finds credentials by their id, and the object that decides whom
+	// to let in ("" for none), and returns what makes a connection secret.
+	StartTLS func(creds, authz string) (func(net.Conn) (net.Conn, error), error)
+	// Panicked is told of a panic in a request.
+	Panicked func(*aio.PanicError)
 	// Log receives messages for the person who runs the program.
 	Log zerolog.Logger
 }

@@ -20,7 +20,11 @@ const backlog = 128
 
 // ServerOptions describe the one NBD server of a daemon.
 type ServerOptions struct {
-	Addr sockets.Address
+	// Context limits what is waited for at the start, and knows the client
+	// whose descriptors FDs finds.
+	Context context.Context
+	Addr    sockets.Address
+	FDs     sockets.FDSource
 	// TLSCreds is the id of the credentials without which no client gets in,
 	// TLSAuthz that of the object which knows whom to let in; "" for none.
 	TLSCreds, TLSAuthz string
@@ -50,9 +54,8 @@ type nbdServer struct {
 	end     chan struct{} // closed when it is stopped
 }
 
-// StartServer begins to serve; exports are added later. The context is for
-// looking up names.
-func (s *Set) StartServer(ctx context.Context, l *aio.Lock, o *ServerOptions) error {
+// StartServer begins to serve; exports are added later.
+func (s *Set) StartServer(_ *aio.Lock, o *ServerOptions) error {
 	if s.server != nil {
 		return qerr.New("NBD server already running")
 	}
@@ -64,7 +67,7 @@ func (s *Set) StartServer(ctx context.Context, l *aio.Lock, o *ServerOptions) er
 			return err
 		}
 	}
-	if n.listener, _, err = o.Addr.Listen(ctx, backlog, s.cfg.NamedFD); err != nil {
+	if n.listener, _, err = o.Addr.Listen(o.Context, backlog, o.FDs); err != nil {
 		return err
 	}
 	s.server = n

@@ -47,6 +47,9 @@ type Session struct {
 	Offer Offer
 	// MetaContexts are those that the client wants to ask about.
 	MetaContexts []MetaContext
+	// MinBlock is what offsets and lengths of the client's requests must be
+	// multiples of, in bytes: 1 unless the client asked.
+	MinBlock uint32
 }
 
 // ErrAborted is returned when the client ends the handshake in due form.
@@ -56,7 +59,7 @@ var ErrAborted = errors.New("the client aborted the handshake")
 // "Fixed newstyle negotiation"). The caller limits its time by the deadline of
 // conn, and closes the session's connection in any case.
 func ServerHandshake(conn net.Conn, cfg ServerConfig) (*Session, error) {
-	h := &serverHandshake{cfg: cfg, s: &Session{Conn: conn}}
+	h := &serverHandshake{cfg: cfg, s: &Session{Conn: conn, MinBlock: 1}}
 	if err := h.greet(); err != nil {
 		return h.s, err
 	}
@@ -329,6 +332,9 @@ func (h *serverHandshake) describe(opt Option, e Export, requests []InfoType) {
 			// Who asks will keep to it; others get unaligned requests served.
 			minBlock = e.MinBlock
 		}
+	}
+	if opt == OptGo {
+		h.s.MinBlock = minBlock
 	}
 	if e.Description != "" {
 		h.reply(opt, RepInfo, appendInfo(InfoDescription), []byte(e.Description))

@@ -22,8 +22,10 @@ var daemonOptions = []longOption{
 	{name: "blockdev", arg: true},
 	{name: "chardev", arg: true},
 	{name: "daemonize"},
+	{name: "export", arg: true},
 	{name: "help", short: 'h'},
 	{name: "monitor", arg: true},
+	{name: "nbd-server", arg: true},
 	{name: "object", arg: true},
 	{name: "pidfile", arg: true},
 	{name: "trace", short: 'T', arg: true},
@@ -45,8 +47,17 @@ Answers QMP as QEMU's storage daemon does
   --chardev <kind>,id=<id>[,<option>=<value>...]
                          add a character device; 'help' lists the kinds
   --daemonize            go to the background once everything is up
+  --export [type=]nbd,id=<id>,node-name=<name>[,name=<name>][,description=<text>]
+           [,writable=on|off][,<option>=<value>...]
+                         show a node to NBD clients
   --monitor [chardev=]<id>[,mode=control][,pretty=on|off]
                          serve QMP on a character device
+  --nbd-server addr.type=inet,addr.host=<host>,addr.port=<port>[,<option>=<value>...]
+  --nbd-server addr.type=unix,addr.path=<path>[,<option>=<value>...]
+  --nbd-server addr.type=fd,addr.str=<fd>[,<option>=<value>...]
+                         start the NBD server; further options are tls-creds=<id>,
+                         tls-authz=<id>, max-connections=<n> and
+                         handshake-max-seconds=<n>
   --object <type>,id=<id>[,<property>=<value>...]
                          add an object; 'help' lists the types, '<type>,help'
                          the properties of one
@@ -192,6 +203,10 @@ func (p *program) apply(o parsedOption) error {
 	switch o.name {
 	case "blockdev":
 		return p.withOption(o, "driver", p.instance.AddBlockdev)
+	case "nbd-server":
+		return p.withOption(o, "", p.instance.StartNBDServer)
+	case "export":
+		return p.withOption(o, "type", p.instance.AddExport)
 	case "object":
 		return p.withOption(o, "qom-type", p.instance.AddObject)
 	case "monitor":

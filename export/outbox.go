@@ -1,0 +1,125 @@
+package export
+
+import (
+	"net"
+	"sync"
+)
+
+// corked is how much of replies may wait for company, in bytes.
+const corked = 256 << 10
+
+// maxGather bounds the pieces of one write.
+const maxGather = 1024
+
+// outbox writes replies to a connection. At any time at most one goroutine
+// writes; what others add meanwhile it takes along.
+type outbox struct {
+	conn    net.Conn
+	secret  bool // each write is encrypted by itself, so that few are better
+	mu      sync.Mutex
+	queue   requestList
+	bytes   int // in the queue
+	writing bool
+
+	// Only whoever writes uses these.
+	gather  net.Buffers
+	scratch []byte // to make one write of many pieces
+}
+
+func (o *outbox) init(conn net.Conn) {
+	o.conn = conn
+	switch conn.(type) {
+	case *net.UnixConn, *net.TCPConn:
+	default:
+		o.secret = true
+	}
+}
+
+// put adds a reply, which leaves with the next flush.
+func (o *outbox) put(r *request) (crowded bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.queue.push(r)
+	for _, part := range r.reply {
+		o.bytes += len(part)
+	}
+	return o.bytes >= corked
+}
+
+// flush writes what is queued, unless somebody is at it.
+func (o *outbox) flush(c *nbdClient) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.writing {
+		return
+	}
+	o.writing = true
+	for o.queue.head != nil {
+		list := o.queue
+		o.queue, o.bytes = requestList{}, 0
+		o.mu.Unlock()
+		o.write(c, list)
+		o.mu.Lock()
+	}
+	o.writing = false
+}
+
+// write writes some replies and ends their requests. What cannot be written
+// ends the connection.
+func (o *outbox) write(c *nbdClient, list requestList) {
+	pending := list.head
+	o.gather = o.gather[:0]
+	for r := list.head; r != nil; r = r.next {
+		o.gather = append(o.gather, r.reply...)
+		if r.next == nil || len(o.gather) >= maxGather {
+			if err := o.send(); err != nil {
+				c.cutOff()
+			}
+			o.gather = o.gather[:0]
+		}
+	}
+	for pending != nil {
+		r := pending
+		pending = r.next
+		r.end()
+	}
+}
+
+// send writes the gathered pieces.
+func (o *outbox) send() error {
+	if o.secret {
+		return o.sendSecret()
+	}
+	// WriteTo shortens the slice that it is called on.
+	pieces := o.gather
+	_, err := o.gather.WriteTo(o.conn)
+	o.gather = pieces
+	clear(pieces)
+	return err
+}
+
+// sendSecret copies small pieces together.
+func (o *outbox) sendSecret() error {
+	const small = 16 << 10
+	o.scratch = o.scratch[:0]
+	for _, piece := range o.gather {
+		if len(o.scratch) > 0 && len(o.scratch)+len(piece) > small {
+			if _, err := o.conn.Write(o.scratch); err != nil {
+				return err
+			}
+			o.scratch = o.scratch[:0]
+		}
+		if len(piece) > small {
+			if _, err := o.conn.Write(piece); err != nil {
+				return err
+			}
+			continue
+		}
+		o.scratch = append(o.scratch, piece...)
+	}
+	if len(o.scratch) == 0 {
+		return nil
+	}
+	_, err := o.conn.Write(o.scratch)
+	return err
+}
