@@ -1,5 +1,7 @@
 package chardev
 
+import "github.com/qmpblock/qmpblock/sockets"
+
 // Backend holds the options of one kind of character devices: a pointer to one
 // of the structs below.
 type Backend interface {
@@ -44,7 +46,7 @@ type Pipe struct {
 // Socket listens on or connects to a stream socket.
 type Socket struct {
 	Common
-	Addr        Address
+	Addr        sockets.Address
 	Server      *bool  // listen; default true
 	Wait        *bool  // server: the first client must come before Add returns; default false
 	NoDelay     *bool  // TCP sockets never delay what is written, so it changes nothing
@@ -57,38 +59,11 @@ type Socket struct {
 	WebSocket   bool
 }
 
-// Address is where a socket is: exactly one member is set.
-type Address struct {
-	Inet  *InetAddress
-	Unix  *UnixAddress
-	Vsock *VsockAddress
-	FD    *string // a descriptor that is open already: its number or name
-}
-
-// InetAddress is an address of TCP or UDP.
-type InetAddress struct {
-	Host, Port string
-	IPv4, IPv6 *bool   // restrict the protocol
-	To         *uint16 // server: try ports up to this one
-	KeepAlive  *bool   // client
-	Numeric    *bool   // changes nothing, numbers are recognized anyway
-}
-
-// UnixAddress is an address of a UNIX socket.
-type UnixAddress struct {
-	Path     string // server: "" for a new name in the folder for temporary files
-	Abstract *bool  // the name is no file
-	Tight    *bool  // abstract: do not pad the name with zeroes; default true
-}
-
-// VsockAddress is an address of a virtual machine's socket.
-type VsockAddress struct{ CID, Port string }
-
 // UDP sends and receives datagrams.
 type UDP struct {
 	Common
-	Remote Address
-	Local  *Address
+	Remote sockets.Address
+	Local  *sockets.Address
 }
 
 // PTY makes a pseudo-terminal.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/qmpblock/qmpblock/qom"
+	"github.com/qmpblock/qmpblock/sockets"
 )
 
 // BenchmarkUnixRoundTrip echoes a short line over a UNIX socket.
@@ -12,10 +13,10 @@ func BenchmarkUnixRoundTrip(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "s")
 	s := NewSet(qom.NewTree(qom.Hooks{}, qom.StorageDaemonTypes()...), Config{})
 	defer s.Close()
-	if _, err := s.Add(b.Context(), "server", &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}}); err != nil {
+	if _, err := s.Add(b.Context(), "server", &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}}); err != nil {
 		b.Fatal(err)
 	}
-	if _, err := s.Add(b.Context(), "client", &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}, Server: new(false)}); err != nil {
+	if _, err := s.Add(b.Context(), "client", &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}, Server: new(false)}); err != nil {
 		b.Fatal(err)
 	}
 	open := func(label string) Conn {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/qom"
+	"github.com/qmpblock/qmpblock/sockets"
 )
 
 // Conn is one connection over a device. Read and Write block; Close, from any
@@ -44,7 +45,7 @@ type Chardev struct {
 }
 
 // open makes a device that is not in the tree yet.
-func (s *Set) open(ctx context.Context, label string, b Backend, fds fdSource) (*Chardev, error) {
+func (s *Set) open(ctx context.Context, label string, b Backend, fds sockets.FDSource) (*Chardev, error) {
 	if other, ok := b.(*Other); ok {
 		return nil, errUnknownKind(other.Name)
 	}
@@ -61,7 +62,7 @@ func (s *Set) open(ctx context.Context, label string, b Backend, fds fdSource) (
 	return c, nil
 }
 
-func (s *Set) openDevice(ctx context.Context, label string, b Backend, fds fdSource) (device, error) {
+func (s *Set) openDevice(ctx context.Context, label string, b Backend, fds sockets.FDSource) (device, error) {
 	switch b := b.(type) {
 	case *Null:
 		return newStream("null", nil, nil), nil

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qmpblock/qmpblock/qom"
+	"github.com/qmpblock/qmpblock/sockets"
 )
 
 // shortDir is a folder whose name leaves room for socket names.
@@ -115,8 +116,8 @@ func TestAcceptEnds(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
 	for name, b := range map[string]Backend{
-		"server": &Socket{Addr: Address{Unix: &UnixAddress{Path: filepath.Join(dir, "s")}}},
-		"client": &Socket{Addr: Address{Unix: &UnixAddress{Path: filepath.Join(dir, "nobody")}}, Server: new(false), ReconnectMS: new(int64(1000))},
+		"server": &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: filepath.Join(dir, "s")}}},
+		"client": &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: filepath.Join(dir, "nobody")}}, Server: new(false), ReconnectMS: new(int64(1000))},
 		"hub":    &Mux{Chardev: "h"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -154,7 +155,7 @@ func TestUnixServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newSet(t, Config{})
-	c := add(t, s, "c", &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}})
+	c := add(t, s, "c", &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}})
 	if got, want := c.Filename(), "disconnected:unix:"+path+",server=on"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
@@ -197,7 +198,7 @@ func TestBacklog(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(shortDir(t), "s.sock")
 	s := newSet(t, Config{})
-	f := attach(t, add(t, s, "c", &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}}))
+	f := attach(t, add(t, s, "c", &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}}))
 	first := dial(t, path)
 	conn := accept(t, f)
 	second := dial(t, path)
@@ -217,8 +218,8 @@ func TestNoFrontend(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(shortDir(t), "s.sock")
 	s := newSet(t, Config{})
-	server := add(t, s, "server", &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}, Wait: new(false)})
-	client := add(t, s, "client", &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}, Server: new(false)})
+	server := add(t, s, "server", &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}, Wait: new(false)})
+	client := add(t, s, "client", &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}, Server: new(false)})
 	if got, want := client.Filename(), "unix:"+path; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
@@ -246,7 +247,7 @@ func TestReceiveFDs(t *testing.T) {
 	dir := shortDir(t)
 	path := filepath.Join(dir, "s.sock")
 	s := newSet(t, Config{})
-	f := attach(t, add(t, s, "c", &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}}))
+	f := attach(t, add(t, s, "c", &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}}))
 	client := dial(t, path)
 	conn := accept(t, f)
 	if fds := conn.TakeFDs(); len(fds) != 0 {
@@ -307,8 +308,8 @@ func TestCloseUnblocks(t *testing.T) {
 		"pipe":    &Pipe{Device: fifo},
 		"pty":     &PTY{},
 		"ringbuf": &Ringbuf{},
-		"udp":     &UDP{Remote: Address{Inet: &InetAddress{Host: "127.0.0.1", Port: "9"}}},
-		"socket":  &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}},
+		"udp":     &UDP{Remote: sockets.Address{Inet: &sockets.InetAddress{Host: "127.0.0.1", Port: "9"}}},
+		"socket":  &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSet(t, Config{})
@@ -340,7 +341,7 @@ func TestWait(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s.sock")
 	lines := make(chan string, 1)
 	s := newSet(t, Config{Info: func(line string) { lines <- line }})
-	b := &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}, Wait: new(true)}
+	b := &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}, Wait: new(true)}
 	result := make(chan error)
 	go func() {
 		_, err := s.Add(within(t), "c", b)
@@ -373,7 +374,7 @@ func TestReconnect(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(shortDir(t), "s.sock")
 	s := newSet(t, Config{})
-	c := add(t, s, "c", &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}, Server: new(false), ReconnectMS: new(int64(1))})
+	c := add(t, s, "c", &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}, Server: new(false), ReconnectMS: new(int64(1))})
 	f := attach(t, c)
 	for range 3 {
 		l, err := net.Listen("unix", path)
@@ -405,7 +406,7 @@ func TestClientWithoutReconnect(t *testing.T) {
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	s := newSet(t, Config{})
-	c := add(t, s, "c", &Socket{Addr: Address{Inet: &InetAddress{Host: "127.0.0.1", Port: port}}, Server: new(false)})
+	c := add(t, s, "c", &Socket{Addr: sockets.Address{Inet: &sockets.InetAddress{Host: "127.0.0.1", Port: port}}, Server: new(false)})
 	f := attach(t, c)
 	server, err := l.Accept()
 	if err != nil {
@@ -431,7 +432,7 @@ func TestClientWithoutReconnect(t *testing.T) {
 func TestTCPServer(t *testing.T) {
 	t.Parallel()
 	s := newSet(t, Config{})
-	c := add(t, s, "c", &Socket{Addr: Address{Inet: &InetAddress{Host: "127.0.0.1", Port: "0"}}})
+	c := add(t, s, "c", &Socket{Addr: sockets.Address{Inet: &sockets.InetAddress{Host: "127.0.0.1", Port: "0"}}})
 	at := c.dev.(*socket).addr.Inet
 	client, err := net.Dial("tcp", net.JoinHostPort(at.Host, at.Port))
 	if err != nil {
@@ -450,10 +451,10 @@ func TestTCPServer(t *testing.T) {
 
 	// The same port is taken, the next is not.
 	busy := *at
-	_, err = s.Add(within(t), "d", &Socket{Addr: Address{Inet: &busy}})
+	_, err = s.Add(within(t), "d", &Socket{Addr: sockets.Address{Inet: &busy}})
 	expectError(t, err, "Failed to add chardev 'd': Failed to find an available port: Address already in use")
 	busy.To = new(uint16(65535))
-	if _, err := s.Add(within(t), "d", &Socket{Addr: Address{Inet: &busy}}); err != nil {
+	if _, err := s.Add(within(t), "d", &Socket{Addr: sockets.Address{Inet: &busy}}); err != nil {
 		t.Error(err)
 	}
 }
@@ -529,13 +530,13 @@ func TestNamedFD(t *testing.T) {
 		}
 		return os.NewFile(uintptr(pair[1]), "theirs"), nil
 	}})
-	c := add(t, s, "c", &Socket{Addr: Address{FD: new("pair")}, Server: new(false)})
+	c := add(t, s, "c", &Socket{Addr: sockets.Address{FD: new("pair")}, Server: new(false)})
 	if got := c.Filename(); got != "unix:" {
 		t.Error(got)
 	}
 	write(t, accept(t, attach(t, c)), "x")
 	expectRead(t, ours, "x")
-	if _, err := s.Add(within(t), "d", &Socket{Addr: Address{FD: new("other")}}); !errors.Is(err, fs.ErrNotExist) && err == nil {
+	if _, err := s.Add(within(t), "d", &Socket{Addr: sockets.Address{FD: new("other")}}); !errors.Is(err, fs.ErrNotExist) && err == nil {
 		t.Error(err)
 	}
 }
@@ -790,8 +791,8 @@ func TestUDP(t *testing.T) {
 	_, port, _ := net.SplitHostPort(server.LocalAddr().String())
 	s := newSet(t, Config{})
 	conn := accept(t, attach(t, add(t, s, "c", &UDP{
-		Remote: Address{Inet: &InetAddress{Host: "127.0.0.1", Port: port}},
-		Local:  &Address{Inet: &InetAddress{Host: "", Port: "0"}},
+		Remote: sockets.Address{Inet: &sockets.InetAddress{Host: "127.0.0.1", Port: port}},
+		Local:  &sockets.Address{Inet: &sockets.InetAddress{Host: "", Port: "0"}},
 	})))
 	write(t, conn, "there")
 	buf := make([]byte, 10)
@@ -837,12 +838,12 @@ func TestChange(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s.sock")
 	s := newSet(t, Config{})
 	add(t, s, "c", &Null{})
-	if _, err := s.Change(within(t), "c", &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}}); err != nil {
+	if _, err := s.Change(within(t), "c", &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}}); err != nil {
 		t.Fatal(err)
 	}
 	// The old device goes before the new one comes, so that both can listen
 	// at the same place.
-	if _, err := s.Change(within(t), "c", &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}}); err != nil {
+	if _, err := s.Change(within(t), "c", &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}}); err != nil {
 		t.Fatal(err)
 	}
 	write(t, dial(t, path), "x")
@@ -856,13 +857,13 @@ func TestRefused(t *testing.T) {
 	add(t, s, "h", &Hub{Chardevs: []string{"n"}})
 	_, err := s.Get("h").Attach()
 	expectError(t, err, "chardev 'h' is a hub, which cannot have a frontend")
-	unixAddr := Address{Unix: &UnixAddress{Path: filepath.Join(shortDir(t), "s")}}
+	unixAddr := sockets.Address{Unix: &sockets.UnixAddress{Path: filepath.Join(shortDir(t), "s")}}
 	for _, tt := range []struct {
 		b    Backend
 		want string
 	}{
 		{&Socket{Addr: unixAddr, Telnet: true}, "telnet, tn3270 and websocket are not supported for socket chardevs"},
-		{&Socket{Addr: Address{Vsock: &VsockAddress{"1", "2"}}}, "vsock addresses are not supported for socket chardevs"},
+		{&Socket{Addr: sockets.Address{Vsock: &sockets.VsockAddress{CID: "1", Port: "2"}}}, "vsock addresses are not supported for socket chardevs"},
 		{&Ringbuf{Size: new(int64(1 << 40))}, "size of ringbuf chardev must be at most 1073741824"},
 	} {
 		_, err := s.Add(within(t), "c", tt.b)

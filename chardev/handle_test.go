@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/qmpblock/qmpblock/sockets"
 )
 
 // connected returns both ends of a connection, ours as a frontend gets it.
@@ -15,7 +17,7 @@ func connected(t *testing.T) (ours *sockConn, theirs net.Conn) {
 	t.Helper()
 	path := shortDir(t) + "/s.sock"
 	s := newSet(t, Config{})
-	f := attach(t, add(t, s, "c", &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}}))
+	f := attach(t, add(t, s, "c", &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}}))
 	theirs = dial(t, path)
 	t.Cleanup(func() { theirs.Close() })
 	return accept(t, f).(*sockConn), theirs

@@ -6,6 +6,7 @@ import (
 
 	"github.com/qmpblock/qmpblock/keyval"
 	"github.com/qmpblock/qmpblock/qerr"
+	"github.com/qmpblock/qmpblock/sockets"
 )
 
 // Help says which help a --chardev option asks for.
@@ -182,34 +183,34 @@ func legacySocket(o *keyval.Opts) (Backend, error) {
 	return s, nil
 }
 
-func legacyAddress(o *keyval.Opts) Address {
+func legacyAddress(o *keyval.Opts) sockets.Address {
 	switch {
 	case o.Has("path"):
-		a := &UnixAddress{Path: o.Str("path"), Abstract: boolean(o, "abstract"), Tight: boolean(o, "tight")}
-		return Address{Unix: a}
+		a := &sockets.UnixAddress{Path: o.Str("path"), Abstract: boolean(o, "abstract"), Tight: boolean(o, "tight")}
+		return sockets.Address{Unix: a}
 	case o.Has("host"):
 		a := legacyInet(o, "host", "port")
 		a.IPv4, a.IPv6 = boolean(o, "ipv4"), boolean(o, "ipv6")
 		if o.Has("to") {
 			a.To = new(uint16(o.Number("to", 0)))
 		}
-		return Address{Inet: a}
+		return sockets.Address{Inet: a}
 	}
-	return Address{FD: new(o.Str("fd"))}
+	return sockets.Address{FD: new(o.Str("fd"))}
 }
 
-func legacyInet(o *keyval.Opts, host, port string) *InetAddress {
-	return &InetAddress{Host: o.Str(host), Port: o.Str(port)}
+func legacyInet(o *keyval.Opts, host, port string) *sockets.InetAddress {
+	return &sockets.InetAddress{Host: o.Str(host), Port: o.Str(port)}
 }
 
 func legacyUDP(o *keyval.Opts) (Backend, error) {
 	if o.Str("port") == "" {
 		return nil, qerr.New("chardev: udp: remote port not specified")
 	}
-	u := &UDP{Remote: Address{Inet: legacyInet(o, "host", "port")}}
+	u := &UDP{Remote: sockets.Address{Inet: legacyInet(o, "host", "port")}}
 	u.Remote.Inet.IPv4, u.Remote.Inet.IPv6 = boolean(o, "ipv4"), boolean(o, "ipv6")
 	if o.Has("localaddr") || o.Has("localport") {
-		u.Local = &Address{Inet: legacyInet(o, "localaddr", "localport")}
+		u.Local = &sockets.Address{Inet: legacyInet(o, "localaddr", "localport")}
 	}
 	return u, nil
 }

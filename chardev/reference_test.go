@@ -15,6 +15,7 @@ import (
 
 	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/qjson"
+	"github.com/qmpblock/qmpblock/sockets"
 	programs "github.com/qmpblock/qmpblock/tests/qmp/daemon"
 )
 
@@ -383,7 +384,7 @@ func null(string) (Backend, members) { return &Null{}, members{} }
 func unixSocket(path string, server bool) func(string) (Backend, members) {
 	return func(dir string) (Backend, members) {
 		path := filepath.Join(dir, path)
-		b := &Socket{Addr: Address{Unix: &UnixAddress{Path: path}}, Server: &server}
+		b := &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path}}, Server: &server}
 		return b, members{"addr": members{"type": "unix", "data": members{"path": path}}, "server": server}
 	}
 }
@@ -391,7 +392,7 @@ func unixSocket(path string, server bool) func(string) (Backend, members) {
 func abstractSocket(name string, tight bool) func(string) (Backend, members) {
 	return func(dir string) (Backend, members) {
 		path := name + filepath.Base(dir)
-		b := &Socket{Addr: Address{Unix: &UnixAddress{Path: path, Abstract: new(true), Tight: &tight}}}
+		b := &Socket{Addr: sockets.Address{Unix: &sockets.UnixAddress{Path: path, Abstract: new(true), Tight: &tight}}}
 		return b, members{"addr": members{"type": "unix", "data": members{"path": path, "abstract": true, "tight": tight}}}
 	}
 }
@@ -414,7 +415,7 @@ func outFile(name string) func(string) (Backend, members) {
 }
 
 func fdSocket(string) (Backend, members) {
-	return &Socket{Addr: Address{FD: new("5")}}, members{"addr": members{"type": "fd", "data": members{"str": "5"}}}
+	return &Socket{Addr: sockets.Address{FD: new("5")}}, members{"addr": members{"type": "fd", "data": members{"str": "5"}}}
 }
 
 // TestReferenceCommands plays a history of commands to both.

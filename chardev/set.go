@@ -8,6 +8,7 @@ import (
 	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/qjson"
 	"github.com/qmpblock/qmpblock/qom"
+	"github.com/qmpblock/qmpblock/sockets"
 )
 
 // Config connects a Set with its surroundings.
@@ -128,7 +129,7 @@ func (s *Set) addPrefixed(ctx context.Context, label string, b Backend) (Return,
 
 func (s *Set) namedFD(ctx context.Context, name string) (*os.File, error) {
 	if s.cfg.NamedFD == nil {
-		return nil, qerr.New("only QEMU supports file descriptor passing")
+		return sockets.NoFDs(ctx, name)
 	}
 	return s.cfg.NamedFD(ctx, name)
 }
@@ -137,24 +138,21 @@ func (s *Set) namedFD(ctx context.Context, name string) (*os.File, error) {
 // descriptor name it by its number, and take it over.
 func (s *Set) AddLegacy(ctx context.Context, l *Legacy) (Return, error) {
 	if !l.Mux {
-		return s.add(ctx, l.ID, l.Backend, numberedFD)
+		return s.add(ctx, l.ID, l.Backend, sockets.NumberedFD)
 	}
 	base := l.ID + "-base"
-	r, err := s.add(ctx, base, l.Backend, numberedFD)
+	r, err := s.add(ctx, base, l.Backend, sockets.NumberedFD)
 	if err != nil {
 		return r, err
 	}
-	if _, err := s.add(ctx, l.ID, &Mux{Chardev: base}, numberedFD); err != nil {
+	if _, err := s.add(ctx, l.ID, &Mux{Chardev: base}, sockets.NumberedFD); err != nil {
 		s.Get(base).remove()
 		return Return{}, err
 	}
 	return r, nil
 }
 
-// fdSource turns the text of a socket address into a descriptor.
-type fdSource func(ctx context.Context, name string) (*os.File, error)
-
-func (s *Set) add(ctx context.Context, label string, b Backend, fds fdSource) (Return, error) {
+func (s *Set) add(ctx context.Context, label string, b Backend, fds sockets.FDSource) (Return, error) {
 	c, err := s.open(ctx, label, b, fds)
 	if err != nil {
 		return Return{}, err
@@ -246,6 +244,6 @@ func connectedProperty() *qom.Property {
 
 func addrProperty() *qom.Property {
 	return &qom.Property{Name: "addr", Type: "SocketAddress", ReadOnly: true, Get: func(o *qom.Object, dst []byte) ([]byte, error) {
-		return o.Value.(*Chardev).dev.(*socket).addr.appendJSON(dst)
+		return o.Value.(*Chardev).dev.(*socket).addr.AppendJSON(dst)
 	}}
 }

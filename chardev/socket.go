@@ -7,16 +7,19 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/qmpblock/qmpblock/qerr"
+	"github.com/qmpblock/qmpblock/sockets"
 )
+
+// backlog is how many clients can wait while one is served; the kernel adds
+// one more.
+const backlog = 1
 
 // socket is a device over a stream socket. Where there can be more than one
 // connection, as for a server and for a client that reconnects, a goroutine
 // makes the next as soon as the one before is gone.
 type socket struct {
-	addr   Address // server: where it listens
+	addr   sockets.Address // server: where it listens
 	server bool
 	// connect waits for a connection. It is called by one goroutine.
 	connect  func(ctx context.Context) (net.Conn, error)
@@ -34,7 +37,7 @@ type socket struct {
 }
 
 // openSocket checks the options in the reference's order and opens the socket.
-func (s *Set) openSocket(ctx context.Context, b *Socket, fds fdSource) (device, error) {
+func (s *Set) openSocket(ctx context.Context, b *Socket, fds sockets.FDSource) (device, error) {
 	if err := s.checkSocket(b); err != nil {
 		return nil, err
 	}
@@ -100,24 +103,9 @@ func (b *Socket) reconnect() time.Duration {
 	return time.Duration(min(*n, longest)) * unit
 }
 
-func (s *socket) openServer(ctx context.Context, fds fdSource) error {
+func (s *socket) openServer(ctx context.Context, fds sockets.FDSource) error {
 	var err error
-	switch {
-	case s.addr.Unix != nil:
-		var at *UnixAddress
-		if s.listener, at, err = s.addr.Unix.listen(); err == nil {
-			s.addr = Address{Unix: at.bound()}
-		}
-	case s.addr.Inet != nil:
-		if s.listener, err = s.addr.Inet.listen(ctx); err == nil {
-			s.addr = localAddress(s.listener.Addr())
-		}
-	default:
-		if s.listener, err = openFD(ctx, *s.addr.FD, fds, net.FileListener); err == nil {
-			s.addr = localAddress(s.listener.Addr())
-		}
-	}
-	if err != nil {
+	if s.listener, s.addr, err = s.addr.Listen(ctx, backlog, fds); err != nil {
 		return err
 	}
 	s.connect = func(context.Context) (net.Conn, error) { return s.listener.Accept() }
@@ -125,17 +113,8 @@ func (s *socket) openServer(ctx context.Context, fds fdSource) error {
 	return nil
 }
 
-func (s *socket) openClient(ctx context.Context, reconnect time.Duration, fds fdSource) error {
-	switch {
-	case s.addr.Unix != nil:
-		s.connect = s.addr.Unix.dial
-	case s.addr.Inet != nil:
-		s.connect = s.addr.Inet.dial
-	default:
-		s.connect = func(ctx context.Context) (net.Conn, error) {
-			return openFD(ctx, *s.addr.FD, fds, net.FileConn)
-		}
-	}
+func (s *socket) openClient(ctx context.Context, reconnect time.Duration, fds sockets.FDSource) error {
+	s.connect = func(ctx context.Context) (net.Conn, error) { return s.addr.Dial(ctx, fds) }
 	if reconnect > 0 {
 		s.connect, s.pause = retry(s.connect, reconnect), reconnect
 		s.worker.Go(s.serve)
@@ -298,7 +277,7 @@ func (s *socket) await(ctx context.Context, change <-chan struct{}) error {
 	}
 }
 
-// close ends the goroutine and removes the socket's file.
+// close ends the goroutine. A listener removes its socket's file.
 func (s *socket) close() {
 	s.cancel()
 	if s.listener != nil {
@@ -308,9 +287,6 @@ func (s *socket) close() {
 		s.drop(c)
 	}
 	s.worker.Wait()
-	if s.server && s.addr.Unix != nil && !s.addr.Unix.abstract() && s.addr.Unix.Path != "" {
-		_ = unix.Unlink(s.addr.Unix.Path)
-	}
 }
 
 func (s *socket) filename() string {
@@ -320,7 +296,7 @@ func (s *socket) filename() string {
 	}
 	c := s.current()
 	if c == nil {
-		return "disconnected:" + s.addr.text() + mark
+		return "disconnected:" + s.addr.String() + mark
 	}
 	local, remote := c.local, c.remote
 	if local.Network() == "unix" {
@@ -338,7 +314,7 @@ func shownPath(path string) string {
 	switch {
 	case strings.HasPrefix(path, "@"):
 		return ""
-	case strings.HasPrefix(path, "./@"): // see UnixAddress.name
+	case strings.HasPrefix(path, "./@"): // see sockets.UnixAddress
 		return path[2:]
 	}
 	return path

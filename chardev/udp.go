@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qmpblock/qmpblock/qerr"
+	"github.com/qmpblock/qmpblock/sockets"
 )
 
 // udpConn is a datagram socket. That nobody listened at the other side is no
@@ -50,7 +51,7 @@ func openUDP(ctx context.Context, b *UDP) (device, error) {
 }
 
 // udpAddress resolves an address; local ones have no default host.
-func udpAddress(ctx context.Context, a Address, host string) (addr netip.AddrPort, err error) {
+func udpAddress(ctx context.Context, a sockets.Address, host string) (addr netip.AddrPort, err error) {
 	if a.Inet == nil {
 		return addr, qerr.New("socket type unsupported for datagram")
 	}
@@ -61,7 +62,7 @@ func udpAddress(ctx context.Context, a Address, host string) (addr netip.AddrPor
 	if host != "" && inet.Port == "" {
 		return addr, qerr.New("remote port not specified")
 	}
-	addrs, err := inet.resolve(ctx, "udp", host == "")
+	addrs, err := inet.Resolve(ctx, "udp", host == "")
 	if err != nil {
 		return addr, err
 	}

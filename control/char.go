@@ -75,9 +75,9 @@ func chardevBackend(b *schema.ChardevBackend) chardev.Backend {
 		return chardevSocket(&v.Data)
 	case *schema.ChardevUdpWrapper:
 		d := &v.Data
-		u := &chardev.UDP{Common: chardevCommon(d.Logfile, d.Logappend), Remote: socketAddress(&d.Remote)}
+		u := &chardev.UDP{Common: chardevCommon(d.Logfile, d.Logappend), Remote: socketAddressLegacy(&d.Remote)}
 		if d.Local != nil {
-			local := socketAddress(d.Local)
+			local := socketAddressLegacy(d.Local)
 			u.Local = &local
 		}
 		return u
@@ -122,7 +122,7 @@ func hostdev(kind schema.ChardevBackendKind, d *schema.ChardevHostdev) chardev.B
 func chardevSocket(d *schema.ChardevSocket) *chardev.Socket {
 	return &chardev.Socket{
 		Common:      chardevCommon(d.Logfile, d.Logappend),
-		Addr:        socketAddress(&d.Addr),
+		Addr:        socketAddressLegacy(&d.Addr),
 		Server:      d.Server,
 		Wait:        d.Wait,
 		NoDelay:     d.Nodelay,
@@ -134,21 +134,4 @@ func chardevSocket(d *schema.ChardevSocket) *chardev.Socket {
 		TN3270:      deref(d.Tn3270),
 		WebSocket:   deref(d.Websocket),
 	}
-}
-
-func socketAddress(a *schema.SocketAddressLegacy) chardev.Address {
-	switch v := a.Variant.(type) {
-	case *schema.InetSocketAddressWrapper:
-		d := &v.Data
-		return chardev.Address{Inet: &chardev.InetAddress{
-			Host: d.Host, Port: d.Port, IPv4: d.Ipv4, IPv6: d.Ipv6, To: d.To, KeepAlive: d.KeepAlive, Numeric: d.Numeric,
-		}}
-	case *schema.UnixSocketAddressWrapper:
-		return chardev.Address{Unix: &chardev.UnixAddress{Path: v.Data.Path, Abstract: v.Data.Abstract, Tight: v.Data.Tight}}
-	case *schema.VsockSocketAddressWrapper:
-		return chardev.Address{Vsock: &chardev.VsockAddress{CID: v.Data.Cid, Port: v.Data.Port}}
-	case *schema.FdSocketAddressWrapper:
-		return chardev.Address{FD: &v.Data.Str}
-	}
-	return chardev.Address{}
 }
