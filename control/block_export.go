@@ -33,7 +33,8 @@ func (i *Instance) newExports() *export.Set {
 		Graph:    i.graph,
 		Deleted:  func(id string) { i.emit(&schema.BlockExportDeletedEvent{Id: id}) },
 		IOThread: i.exportIOThread,
-		Log:      i.cfg.Log,
+		Panicked: i.panicked,
+		Complain: i.cfg.Complain,
 	})
 }
 

@@ -54,6 +54,9 @@ type Config struct {
 	// Notice receives lines for the user who gave the option that is being
 	// followed: "warning: …", "info: …". Nil: they go to the log.
 	Notice func(line string)
+	// Complain receives lines about what went wrong in nobody's command: a
+	// client of an export that breaks the rules. Nil: they go to the log.
+	Complain func(line string)
 }
 
 // Instance is one daemon.
@@ -90,6 +93,9 @@ type Instance struct {
 func New(cfg Config) *Instance {
 	if cfg.Notice == nil {
 		cfg.Notice = func(line string) { cfg.Log.Info().Msg(line) }
+	}
+	if cfg.Complain == nil {
+		cfg.Complain = func(line string) { cfg.Log.Warn().Msg(line) }
 	}
 	if cfg.Stdout == nil {
 		cfg.Stdout = os.Stdout

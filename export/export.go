@@ -4,8 +4,6 @@ import (
 	"net"
 	"slices"
 
-	"github.com/rs/zerolog"
-
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
@@ -87,8 +85,8 @@ type Config struct {
 	StartTLS func(creds, authz string) (func(net.Conn) (net.Conn, error), error)
 	// Panicked is told of a panic in a request.
 	Panicked func(*aio.PanicError)
-	// Log receives messages for the person who runs the program.
-	Log zerolog.Logger
+	// Complain receives a line when a client's connection ends badly.
+	Complain func(line string)
 }
 
 // kind is what makes one kind of export. Its methods are called in the main

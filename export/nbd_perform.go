@@ -71,7 +71,8 @@ func (r *request) carryOut(co *aio.Co) {
 	case nbd.CmdFlush:
 		r.fail(b.CoFlush(co), "flush failed")
 	case nbd.CmdCache:
-		r.fail(r.prefetch(co, b), "caching data failed")
+		// It is for nodes that keep what they read, and there are none: like
+		// the reference, nothing is read then.
 	case nbd.CmdBlockStatus:
 		r.fail(r.blockStatus(co, b), "can't get block status")
 	}
@@ -150,14 +151,6 @@ func (r *request) each(f func(offset, bytes int64) error) error {
 		done += part
 	}
 	return nil
-}
-
-// prefetch reads for the sake of caches on the way.
-func (r *request) prefetch(co *aio.Co, b *block.Backend) error {
-	if r.Length == 0 {
-		return nil
-	}
-	return b.CoPreadv(co, int64(r.Offset), r.vector(0, r.Length), 0)
 }
 
 // errno is what goes over the wire of an error.

@@ -119,7 +119,7 @@ func (n *nbdServer) accept() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
-			n.set.cfg.Log.Warn().Err(err).Msg("accepting an NBD client")
+			n.set.cfg.Complain("accepting an NBD client: " + err.Error())
 			n.pause(pause)
 		}
 	}
@@ -160,7 +160,7 @@ func (n *nbdServer) admit(conn net.Conn) {
 	n.tasks.Go(func() {
 		defer n.leave(c)
 		if err := c.serve(); err != nil {
-			n.set.cfg.Log.Info().Err(err).Msg("an NBD client is gone")
+			n.set.cfg.Complain(err.Error())
 		}
 	})
 }

@@ -33,7 +33,7 @@ func (r *request) addExtent(length uint64, flags uint32) {
 // findHoles fills the extents with what a read has to send.
 func (r *request) findHoles(co *aio.Co, b *block.Backend) error {
 	for done := uint64(0); done < r.Length; {
-		st, err := b.CoBlockStatusAbove(co, nil, false, true, int64(r.Offset+done), int64(r.Length-done))
+		st, _, err := b.CoBlockStatusAbove(co, nil, false, true, int64(r.Offset+done), int64(r.Length-done))
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func (r *request) collect(ask func(offset, bytes int64) (length int64, flags uin
 
 func (r *request) allocations(co *aio.Co, b *block.Backend) error {
 	return r.collect(func(offset, bytes int64) (int64, uint32, error) {
-		st, err := b.CoBlockStatusAbove(co, nil, false, true, offset, bytes)
+		st, _, err := b.CoBlockStatusAbove(co, nil, false, true, offset, bytes)
 		return st.Bytes, allocation(st), err
 	})
 }

@@ -35,11 +35,8 @@ func (c *nbdClient) next() (*request, error) {
 		return nil, err
 	}
 	header, err := c.mode.ParseRequest(head)
-	if err != nil {
-		return nil, err
-	}
 	c.in.skip(size)
-	if header.Command == nbd.CmdDisconnect {
+	if err == nil && header.Command == nbd.CmdDisconnect {
 		return nil, nil
 	}
 	held := c.held(&header)
@@ -48,7 +45,26 @@ func (c *nbdClient) next() (*request, error) {
 	}
 	r := c.free.get(c)
 	r.Request, r.held = header, held
+	if err == nil {
+		err = r.tooLong()
+	}
+	if err != nil {
+		// What follows cannot be made sense of. The client may still read why.
+		r.refuse("%v", err)
+		c.out.put(r)
+		c.out.flush(c)
+		return nil, err
+	}
 	return r, c.receive(r)
+}
+
+// tooLong refuses more data than a request may have: there is no skipping so
+// much.
+func (r *request) tooLong() error {
+	if r.client.payload(&r.Request) > nbd.MaxPayload {
+		return fmt.Errorf("len (%d) is larger than max len (%d)", r.Length, nbd.MaxPayload)
+	}
+	return nil
 }
 
 // held is the memory that a request's data takes, in bytes.
@@ -74,13 +90,6 @@ func (c *nbdClient) payload(r *nbd.Request) uint64 {
 // gets its failure, and its data is skipped.
 func (c *nbdClient) receive(r *request) error {
 	payload := c.payload(&r.Request)
-	if payload > nbd.MaxPayload {
-		// There is no skipping so much.
-		r.refuse("len (%d) is larger than max len (%d)", payload, nbd.MaxPayload)
-		c.out.put(r)
-		c.out.flush(c)
-		return fmt.Errorf("a request of %d bytes", payload)
-	}
 	r.check()
 	switch {
 	case payload == 0:

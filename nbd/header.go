@@ -3,6 +3,7 @@ package nbd
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 )
 
 // The sizes of headers, in bytes.
@@ -14,9 +15,16 @@ const (
 	ExtendedChunkSize   = 32
 )
 
-// ErrMagic is returned for a header that does not begin as it must: the two
-// sides have lost each other, and the connection is of no use any more.
-var ErrMagic = errors.New("invalid magic number")
+// ErrMagic is returned for what does not begin as it must: the two sides have
+// lost each other, and the connection is of no use any more.
+var ErrMagic = errors.New("Bad magic received") //nolint:staticcheck // the reference's words
+
+// MagicError is [ErrMagic] for a request.
+type MagicError struct{ Got, Want uint32 }
+
+func (e *MagicError) Error() string {
+	return fmt.Sprintf("invalid magic (got %#x, expected %#x)", e.Got, e.Want)
+}
 
 // Request is a request's header. The cookie comes back in the reply.
 type Request struct {
@@ -35,14 +43,15 @@ func (m Mode) RequestHeaderSize() int {
 	return RequestSize
 }
 
-// ParseRequest reads a request's header, which must be complete.
+// ParseRequest reads a request's header, which must be complete. With a
+// [*MagicError] the result is what the header would say.
 func (m Mode) ParseRequest(b []byte) (r Request, err error) {
 	magic := uint32(magicRequest)
 	if m == Extended {
 		magic = magicExtRequest
 	}
-	if binary.BigEndian.Uint32(b) != magic {
-		return r, ErrMagic
+	if got := binary.BigEndian.Uint32(b); got != magic {
+		err = &MagicError{got, magic}
 	}
 	r.Flags = CommandFlags(binary.BigEndian.Uint16(b[4:]))
 	r.Command = Command(binary.BigEndian.Uint16(b[6:]))
@@ -53,7 +62,7 @@ func (m Mode) ParseRequest(b []byte) (r Request, err error) {
 	} else {
 		r.Length = uint64(binary.BigEndian.Uint32(b[24:]))
 	}
-	return r, nil
+	return r, err
 }
 
 // AppendRequest appends a request's header. Without extended headers the

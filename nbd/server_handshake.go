@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 )
 
 // Offer is an export as a server's handshake sees it.
@@ -96,7 +97,7 @@ func (h *serverHandshake) greet() error {
 	}
 	flags := binary.BigEndian.Uint32(answer[:])
 	if unknown := flags &^ uint32(HandshakeFixedNewstyle|HandshakeNoZeroes); unknown != 0 {
-		return fmt.Errorf("unknown client flags %#x", unknown)
+		return fmt.Errorf("Unknown client flags %#x received", unknown) //nolint:staticcheck // the reference's words
 	}
 	h.fixed = flags&uint32(HandshakeFixedNewstyle) != 0
 	h.noZeroes = flags&uint32(HandshakeNoZeroes) != 0
@@ -115,7 +116,7 @@ func (h *serverHandshake) serveOption() error {
 	opt := Option(binary.BigEndian.Uint32(head[8:]))
 	length := binary.BigEndian.Uint32(head[12:])
 	if length > MaxPayload {
-		return fmt.Errorf("option %v is %d bytes long", opt, length)
+		return fmt.Errorf("len (%d) is larger than max len (%d)", length, MaxPayload)
 	}
 	h.out = h.out[:0]
 	if length > MaxOption {
@@ -142,11 +143,11 @@ func (h *serverHandshake) answer(opt Option, data []byte) error {
 		return ErrAborted
 	case opt == OptExportName && needTLS:
 		// This option has no way to say no but to hang up.
-		return errors.New("the client asked for an export before TLS")
+		return fmt.Errorf("Option %#x not permitted before TLS", uint32(opt)) //nolint:staticcheck // the reference's words
 	case opt == OptExportName:
 		return h.exportName(string(data))
 	case !h.fixed:
-		return fmt.Errorf("option '%v' from a client without fixed newstyle", opt)
+		return fmt.Errorf("Unsupported option %d (%v)", uint32(opt), opt) //nolint:staticcheck // the reference's words
 	case needTLS && opt != OptStartTLS:
 		h.refuse(opt, RepErrTLSRequired, "Option %#x not permitted before TLS", uint32(opt))
 		return h.flush()
@@ -220,7 +221,7 @@ func (h *serverHandshake) exportName(name string) error {
 	}
 	o := h.cfg.Find(name)
 	if o == nil || !h.enter(name, o) {
-		return fmt.Errorf("export '%s' not present", name)
+		return errors.New("export not found")
 	}
 	e := o.Describe()
 	b := binary.BigEndian.AppendUint64(nil, e.Size)
@@ -323,15 +324,13 @@ func (h *serverHandshake) info(opt Option, data []byte) error {
 
 // describe sends what the client asked to know, and what it should.
 func (h *serverHandshake) describe(opt Option, e Export, requests []InfoType) {
+	if slices.Contains(requests, InfoName) {
+		h.reply(opt, RepInfo, appendInfo(InfoName), []byte(e.Name))
+	}
 	minBlock := uint32(1)
-	for _, r := range requests {
-		switch r {
-		case InfoName:
-			h.reply(opt, RepInfo, appendInfo(InfoName), []byte(e.Name))
-		case InfoBlockSize:
-			// Who asks will keep to it; others get unaligned requests served.
-			minBlock = e.MinBlock
-		}
+	if slices.Contains(requests, InfoBlockSize) {
+		// Who asks will keep to it; others get unaligned requests served.
+		minBlock = e.MinBlock
 	}
 	if opt == OptGo {
 		h.s.MinBlock = minBlock

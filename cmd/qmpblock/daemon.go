@@ -52,6 +52,7 @@ func (p *program) runInstance(options []parsedOption, pidPath string) int {
 		Tracer:      p.logs.tracer,
 		Stdout:      p.out,
 		Notice:      p.notice,
+		Complain:    func(line string) { p.complain("%s", line) },
 		Background:  inBackground(),
 	})
 	defer p.instance.Close()
