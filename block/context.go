@@ -24,7 +24,7 @@ func (w *Write) tryMove(n *Node, ctx *aio.Context) error {
 	if n.Context() == ctx {
 		return nil
 	}
-	if n.fixedContext(make(map[*Node]bool)) {
+	if n.keptFrom(ctx, make(map[*Node]bool)) {
 		return qerr.New("Cannot change iothread of active block backend")
 	}
 	w.moveInto(n, ctx)
@@ -40,22 +40,22 @@ func (w *Write) meetContexts(parent, child *Node) error {
 	return w.tryMove(parent, child.Context())
 }
 
-// fixedContext tells whether a backend keeps the node where it is. seen are
-// the nodes that need not be asked again.
-func (n *Node) fixedContext(seen map[*Node]bool) bool {
-	if seen[n] {
+// keptFrom tells whether a backend keeps the node, or one that would move with
+// it, out of a context. seen are the nodes that need not be asked again.
+func (n *Node) keptFrom(ctx *aio.Context, seen map[*Node]bool) bool {
+	if seen[n] || n.Context() == ctx {
 		return false
 	}
 	seen[n] = true
 	for _, c := range n.children {
-		if c.node.fixedContext(seen) {
+		if c.node.keptFrom(ctx, seen) {
 			return true
 		}
 	}
 	for c := n.parents.head; c != nil; c = c.nextParent {
 		switch p := c.owner.(type) {
 		case *Node:
-			if p.fixedContext(seen) {
+			if p.keptFrom(ctx, seen) {
 				return true
 			}
 		case *Backend:

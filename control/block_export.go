@@ -32,19 +32,10 @@ func (i *Instance) newExports() *export.Set {
 	return export.NewSet(export.Config{
 		Graph:    i.graph,
 		Deleted:  func(id string) { i.emit(&schema.BlockExportDeletedEvent{Id: id}) },
-		IOThread: i.exportIOThread,
+		IOThread: i.iothreadContext,
 		Panicked: i.panicked,
 		Complain: i.cfg.Complain,
 	})
-}
-
-// exportIOThread finds the context of an iothread. Unlike commands for nodes,
-// exports want the whole id.
-func (i *Instance) exportIOThread(id string) *aio.Context {
-	if id == "" {
-		return nil
-	}
-	return i.iothreadContext(id)
 }
 
 func (i *Instance) nbdServerStart(ctx context.Context, a *schema.NbdServerOptionsLegacy) error {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strings"
 
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
@@ -112,11 +113,18 @@ func (t *iothread) SetParams(qom.EventLoopParams) {}
 // Close lets go of the context; nodes that live there keep it.
 func (t *iothread) Close() { t.graph.RetireContext(t.ctx) }
 
-// iothreadContext finds the context of an iothread object, nil if there is
-// none of that id.
+// iothreadContext finds the context of an iothread object by its id or path,
+// nil if there is none.
 func (i *Instance) iothreadContext(id string) *aio.Context {
-	if id == "" {
+	switch {
+	case id == "":
 		id = i.onlyIOThread()
+	case strings.Contains(id, "/"):
+		o, err := i.objects.Resolve(id)
+		if err != nil || o == nil || o.Type() != "iothread" {
+			return nil
+		}
+		id = o.Name()
 	}
 	t, _ := i.objects.IOThread(id).(*iothread)
 	if t == nil {

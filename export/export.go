@@ -15,6 +15,9 @@ type Type string
 // NBD is the kind of export that there is.
 const NBD Type = "nbd"
 
+// Types lists the kinds of exports that there are.
+func Types() []Type { return []Type{NBD} }
+
 // Options describe an export that is to be made.
 type Options struct {
 	Type     Type
@@ -77,8 +80,8 @@ type Config struct {
 	// Deleted is told that an export is gone and its id free. It is called
 	// with the main context's lock held.
 	Deleted func(id string)
-	// IOThread finds the context of an iothread; nil if there is none of the
-	// id.
+	// IOThread finds the context of an iothread by its id or path; nil if there
+	// is none.
 	IOThread func(id string) *aio.Context
 	// StartTLS finds credentials by their id, and the object that decides whom
 	// to let in ("" for none), and returns what makes a connection secret.
@@ -105,10 +108,12 @@ type kind interface {
 }
 
 // Set is the exports of one daemon. Its methods are called in the main
-// context.
+// context, whose lock they may release while something is waited for.
 type Set struct {
 	cfg     Config
 	exports []*Export // the oldest first
+	leaving []*Export // of those, the ones that go when nobody holds them
+	reaping bool      // somebody deletes some of them
 	server  *nbdServer
 	// kinds makes the part of an export that its kind adds.
 	kinds map[Type]func() kind
@@ -134,7 +139,6 @@ type Export struct {
 	// Only the main context uses these.
 	shutting bool // the user's reference is given back
 	held     bool // deletion waits for [Set.Del]'s caller
-	deleting bool
 }
 
 // ID is the name by which users know the export.
@@ -187,16 +191,15 @@ func (s *Set) Del(l *aio.Lock, id string, mode Mode) (finish func(*aio.Lock), er
 		return nil, qerr.New("export '%s' still in use", id)
 	}
 	e.held = e.hasClients()
-	finishing := e.held
+	if e.held {
+		finish = func(l *aio.Lock) {
+			e.held = false
+			s.reap(l)
+		}
+	}
 	e.requestShutdown(l)
 	s.reap(l)
-	if !finishing {
-		return nil, nil
-	}
-	return func(l *aio.Lock) {
-		e.held = false
-		s.reap(l)
-	}, nil
+	return finish, nil
 }
 
 // requestShutdown gives the user's reference back and cuts clients off.
@@ -205,12 +208,14 @@ func (e *Export) requestShutdown(l *aio.Lock) {
 		return
 	}
 	e.shutting = true
+	e.set.leaving = append(e.set.leaving, e)
 	e.kind.requestShutdown(l)
 	e.unref()
 }
 
 // closeAll takes the exports of a kind away, of every kind if none is given,
-// and waits until they are gone.
+// and waits until they are gone. They go in the order in which the reference
+// lets them go: first those with clients, then the newest.
 func (s *Set) closeAll(l *aio.Lock, types ...Type) {
 	concerned := func(e *Export) bool { return len(types) == 0 || slices.Contains(types, e.typ) }
 	var busy, idle []*Export
@@ -223,19 +228,13 @@ func (s *Set) closeAll(l *aio.Lock, types ...Type) {
 			idle = append(idle, e)
 		}
 	}
-	// The order in which they go is the reference's: those with clients
-	// first, then the newest first.
 	slices.Reverse(idle)
-	all := append(busy, idle...)
-	for _, e := range all {
+	for _, e := range append(busy, idle...) {
 		e.held = false
 		e.requestShutdown(l)
 	}
-	s.reapThese(l, all)
-	aio.WaitWhile(l, func() bool {
-		s.reap(l)
-		return slices.ContainsFunc(s.exports, concerned)
-	})
+	s.reap(l)
+	aio.WaitWhile(l, func() bool { return slices.ContainsFunc(s.exports, concerned) })
 }
 
 // Close stops the server and takes every export away.

@@ -20,9 +20,7 @@ func (e *Export) unref() {
 	if e.refs.n.Add(-1) > 0 {
 		return
 	}
-	main := e.set.cfg.Graph.Main()
-	main.Post(e.set.reap)
-	main.Kick()
+	e.set.cfg.Graph.Main().Post(e.set.reapPosted)
 }
 
 // hasClients tells whether somebody but the user holds the export.
@@ -34,25 +32,44 @@ func (e *Export) hasClients() bool {
 	return n > 0
 }
 
-// reap deletes the exports that nobody holds any more.
-func (s *Set) reap(l *aio.Lock) { s.reapThese(l, slices.Clone(s.exports)) }
+// reap deletes the exports that nobody holds any more, one after the other.
+func (s *Set) reap(l *aio.Lock) {
+	aio.WaitWhile(l, func() bool { return s.reaping })
+	s.reapPosted(l)
+}
 
-// reapThese does so with some, in their order.
-func (s *Set) reapThese(l *aio.Lock, exports []*Export) {
-	for _, e := range exports {
-		if !e.held && !e.deleting && e.refs.n.Load() == 0 {
-			e.delete(l)
+// reapPosted is reap for functions posted to the main context, which may run
+// while somebody deletes an export, and leave the rest to him.
+func (s *Set) reapPosted(l *aio.Lock) {
+	if s.reaping {
+		return
+	}
+	s.reaping = true
+	for e := s.nextDead(); e != nil; e = s.nextDead() {
+		e.delete(l)
+	}
+	s.reaping = false
+	l.Context().Kick()
+}
+
+// nextDead finds an export to be deleted.
+func (s *Set) nextDead() *Export {
+	for _, e := range s.leaving {
+		if !e.held && e.refs.n.Load() == 0 {
+			return e
 		}
 	}
+	return nil
 }
 
 // delete ends an export. The lock is released while the node is drained, so
 // the export leaves the list last.
 func (e *Export) delete(l *aio.Lock) {
 	s := e.set
-	e.deleting = true
 	e.kind.delete(l)
 	e.backend.Close(l)
-	s.exports = slices.DeleteFunc(s.exports, func(other *Export) bool { return other == e })
+	is := func(other *Export) bool { return other == e }
+	s.exports = slices.DeleteFunc(s.exports, is)
+	s.leaving = slices.DeleteFunc(s.leaving, is)
 	s.cfg.Deleted(e.id)
 }

@@ -38,8 +38,13 @@ func (o offer) addNames(k kind, elements qjson.Value) {
 	}
 }
 
-// addSchema adds the commands, the events, and the drivers that blockdev-add
-// knows.
+// enums are the members of commands whose values a client can choose from.
+var enums = map[kind]struct{ command, member string }{
+	driver:  {"blockdev-add", "driver"},
+	exports: {"block-export-add", "type"},
+}
+
+// addSchema adds the commands, the events, and the values of enums.
 func (o offer) addSchema(entries qjson.Value) error {
 	types := map[string]qjson.Value{}
 	for e := range entries.Elems() {
@@ -49,11 +54,17 @@ func (o offer) addSchema(entries qjson.Value) error {
 			o.add(meta, e.Get("name").Str(), "")
 		}
 	}
-	for m := range types[types["blockdev-add"].Get("arg-type").Str()].Get("members").Elems() {
-		if m.Get("name").Is("driver") {
-			o.addNames(driver, types[m.Get("type").Str()].Get("members"))
-			return nil
+	for k, in := range enums {
+		found := false
+		for m := range types[types[in.command].Get("arg-type").Str()].Get("members").Elems() {
+			if m.Get("name").Is(in.member) {
+				o.addNames(k, types[m.Get("type").Str()].Get("members"))
+				found = true
+			}
+		}
+		if !found {
+			return fmt.Errorf("%s has no member '%s'", in.command, in.member)
 		}
 	}
-	return fmt.Errorf("blockdev-add has no member 'driver'")
+	return nil
 }

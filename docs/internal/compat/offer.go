@@ -24,12 +24,13 @@ const (
 	command kind = "command"
 	event   kind = "event"
 	driver  kind = "driver"
+	exports kind = "export"
 	object  kind = "object"
 	chardev kind = "chardev"
 	option  kind = "option"
 )
 
-var kinds = []kind{command, event, driver, object, chardev, option}
+var kinds = []kind{command, event, driver, exports, object, chardev, option}
 
 // offer is what a program offers: for each kind the names, and a remark to
 // each that needs one.

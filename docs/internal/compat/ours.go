@@ -12,6 +12,7 @@ import (
 
 	"github.com/qmpblock/qmpblock/control"
 	"github.com/qmpblock/qmpblock/drivers"
+	"github.com/qmpblock/qmpblock/export"
 	"github.com/qmpblock/qmpblock/qjson"
 )
 
@@ -62,10 +63,14 @@ func askInstance(who control.Personality) (offer, error) {
 			o.add(object, name, "")
 		}
 	}
-	// The schema describes drivers before they are written; these are.
-	o[driver] = nil
+	// The schema describes drivers and types of exports before they are
+	// written; these are.
+	o[driver], o[exports] = nil, nil
 	for _, d := range drivers.All() {
 		o.add(driver, d.Name, "")
+	}
+	for _, t := range export.Types() {
+		o.add(exports, string(t), "")
 	}
 	return o, nil
 }

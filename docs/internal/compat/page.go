@@ -11,6 +11,7 @@ var headings = map[kind]string{
 	command: "Commands",
 	event:   "Events",
 	driver:  "Block drivers",
+	exports: "Export types",
 	object:  "Object types",
 	chardev: "Character devices",
 	option:  "Command-line options",
