@@ -118,8 +118,8 @@ type (
 	AllocatedSizer interface {
 		CoGetAllocatedFileSize(co *aio.Co) (int64, error)
 	}
-	// StatusGetter tells what lies at offset; the extent begins there and is
-	// at most bytes long.
+	// StatusGetter tells what lies at offset. The extent begins there; it may
+	// go on behind bytes if the driver knows, which spares it questions.
 	StatusGetter interface {
 		CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) (Status, error)
 	}
@@ -297,7 +297,9 @@ const (
 	StatusOffsetValid
 	// StatusAllocated: this layer decides what is read, not the backing file.
 	StatusAllocated
-	// StatusRecurse: ask File for more.
+	// StatusRecurse, with StatusOffsetValid: File knows more. Where there is
+	// data, it may know that it is zero; without StatusData, StatusZero and
+	// StatusAllocated, it alone decides.
 	StatusRecurse
 	// StatusEOF: the extent ends at the end of the node.
 	StatusEOF

@@ -254,6 +254,9 @@ func (a *OpenArgs) Child(name string, role Role, allowNone bool) (*Child, error)
 		a.Node.graph.Unref(a.Lock, n)
 		return nil, err
 	}
+	if name == optBacking {
+		a.Node.backing = c
+	}
 	return c, nil
 }
 

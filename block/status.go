@@ -58,7 +58,7 @@ func (n *Node) driverStatus(co *aio.Co, wantZero bool, offset, bytes int64) (Sta
 	if st.Flags&StatusOffsetValid != 0 {
 		st.Map += offset - start
 	}
-	st.Bytes -= offset - start
+	st.Bytes = min(st.Bytes-(offset-start), bytes)
 	if st.File == nil {
 		st.File = n
 	}
@@ -69,7 +69,7 @@ func (n *Node) driverStatus(co *aio.Co, wantZero bool, offset, bytes int64) (Sta
 // what they filter, all else is data.
 func (n *Node) defaultStatus(co *aio.Co, wantZero bool, offset, bytes int64) (Status, error) {
 	if f := n.filtered(); f != nil {
-		return f.node.CoBlockStatus(co, wantZero, offset, bytes)
+		return f.node.forwardedStatus(co, wantZero, offset, bytes)
 	}
 	st := Status{Flags: StatusData | StatusAllocated, Bytes: bytes}
 	if n.drv.Kind == Protocol {
@@ -81,34 +81,44 @@ func (n *Node) defaultStatus(co *aio.Co, wantZero bool, offset, bytes int64) (St
 
 // completeStatus follows what the driver only pointed to.
 func (n *Node) completeStatus(co *aio.Co, wantZero bool, offset int64, st Status) (Status, error) {
+	const decided = StatusData | StatusZero | StatusAllocated
+	pointed := st.Flags&StatusOffsetValid != 0 && st.Flags&StatusRecurse != 0 && st.File != n
+	st.Flags &^= StatusRecurse
 	switch {
-	case st.Flags&StatusRecurse != 0 && st.Flags&StatusOffsetValid != 0 && st.File != n && n.drv.Kind != Format:
-		return n.forwardedStatus(co, wantZero, st)
-	case st.Flags&(StatusData|StatusZero) != 0:
+	case pointed && st.Flags&decided == 0:
+		return st.File.forwardedStatus(co, wantZero, st.Map, st.Bytes)
+	case st.Flags&decided != 0:
 		st.Flags |= StatusAllocated
-	case n.cow() != nil:
-		return n.zeroBeyondBacking(co, offset, st)
+	case wantZero && n.drv.SupportsBacking:
+		st.Flags |= n.zeroWithoutBacking(co, offset)
 	}
-	if wantZero && st.Flags&StatusRecurse != 0 && st.Flags&(StatusData|StatusOffsetValid) == StatusData|StatusOffsetValid && st.File != n {
+	if wantZero && pointed && st.Flags&StatusData != 0 {
 		return n.zeroesBelow(co, st)
 	}
 	return st, nil
 }
 
-// forwardedStatus is that of the child at the place the driver named, seen
-// from this node.
-func (n *Node) forwardedStatus(co *aio.Co, wantZero bool, st Status) (Status, error) {
-	return st.File.CoBlockStatus(co, wantZero, st.Map, st.Bytes)
+// forwardedStatus is the node's status for one above that shows the area as it
+// is. Where the end is, is for the length of that one to say.
+func (n *Node) forwardedStatus(co *aio.Co, wantZero bool, offset, bytes int64) (Status, error) {
+	st, err := n.CoBlockStatus(co, wantZero, offset, bytes)
+	if st.Bytes > 0 {
+		st.Flags &^= StatusEOF
+	}
+	return st, err
 }
 
-// zeroBeyondBacking: what is unallocated reads as zeroes behind the end of the
-// backing file.
-func (n *Node) zeroBeyondBacking(co *aio.Co, offset int64, st Status) (Status, error) {
-	length, err := n.backing.node.CoGetLength(co)
-	if err == nil && offset >= length {
-		st.Flags |= StatusZero
+// zeroWithoutBacking: what is unallocated reads as zeroes where there is no
+// backing file, or no more of it.
+func (n *Node) zeroWithoutBacking(co *aio.Co, offset int64) StatusFlags {
+	backing := n.cow()
+	if backing == nil {
+		return StatusZero
 	}
-	return st, nil
+	if length, err := backing.node.CoGetLength(co); err != nil || offset < length {
+		return 0
+	}
+	return StatusZero
 }
 
 // zeroesBelow refines data by asking the child that holds it: the child may

@@ -187,14 +187,15 @@ func (d *disk) CoTruncate(co *aio.Co, offset int64, exact bool, prealloc block.P
 	return d.file.CoTruncate(co, offset+d.start(), exact, prealloc, flags)
 }
 
-func (d *disk) CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) (block.Status, error) {
-	st, err := d.file.Node().CoBlockStatus(co, wantZero, offset+d.start(), bytes)
-	if st.Bytes > 0 {
-		// Whether this is the end is for the node's own length to say.
-		// The file has followed its own pointers already.
-		st.Flags &^= block.StatusEOF | block.StatusRecurse
-	}
-	return st, err
+// CoBlockStatus only says where the file has the area: the block layer asks
+// there.
+func (d *disk) CoBlockStatus(_ *aio.Co, _ bool, offset, bytes int64) (block.Status, error) {
+	return block.Status{
+		Flags: block.StatusOffsetValid | block.StatusRecurse,
+		Bytes: bytes,
+		Map:   offset + d.start(),
+		File:  d.file.Node(),
+	}, nil
 }
 
 func (d *disk) CoGetInfo(co *aio.Co) (block.DriverInfo, error) {
