@@ -58,17 +58,17 @@ func (b *Backend) checkRequest(co *aio.Co, n *Node, offset, bytes int64) error {
 }
 
 // CoPreadv reads into v.
-func (b *Backend) CoPreadv(co *aio.Co, offset int64, v Vec) error {
+func (b *Backend) CoPreadv(co *aio.Co, offset int64, v Vec, flags ReqFlags) error {
 	defer b.leave()
 	if _, err := b.startAt(co, offset, v.Len()); err != nil {
 		return err
 	}
-	return b.root.CoPreadv(co, offset, v, 0)
+	return b.root.CoPreadv(co, offset, v, flags)
 }
 
 // Preadv reads into v.
 func (b *Backend) Preadv(c aio.Caller, offset int64, v Vec) error {
-	return b.mixed(c, "blk_preadv", func(co *aio.Co) error { return b.CoPreadv(co, offset, v) })
+	return b.mixed(c, "blk_preadv", func(co *aio.Co) error { return b.CoPreadv(co, offset, v, 0) })
 }
 
 // CoPwritev writes v.
@@ -151,6 +151,24 @@ func (b *Backend) CoGetLength(co *aio.Co) (int64, error) {
 // GetLength is the node's length in bytes.
 func (b *Backend) GetLength(c aio.Caller) (int64, error) {
 	return aio.Mixed(c, b.ctx.Load(), "blk_getlength", b.CoGetLength)
+}
+
+// CoBlockStatusAbove tells what is read at offset; see
+// [Node.CoBlockStatusAbove].
+func (b *Backend) CoBlockStatusAbove(co *aio.Co, base *Node, includeBase, wantZero bool, offset, bytes int64) (Status, int, error) {
+	defer b.leave()
+	n, err := b.startAt(co, offset, bytes)
+	if err != nil {
+		return Status{}, 0, err
+	}
+	return n.CoBlockStatusAbove(co, base, includeBase, wantZero, offset, bytes)
+}
+
+// CoIsAllocatedAbove tells which layer decides what is read at offset; see
+// [Node.CoIsAllocatedAbove].
+func (b *Backend) CoIsAllocatedAbove(co *aio.Co, base *Node, includeBase bool, offset, bytes int64) (depth int, count int64, err error) {
+	st, depth, err := b.CoBlockStatusAbove(co, base, includeBase, false, offset, bytes)
+	return depth, st.Bytes, err
 }
 
 // writeFlags adds FUA for users that never flush.

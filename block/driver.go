@@ -259,6 +259,9 @@ const (
 	ReqCompressed
 	// ReqPrefetch: read only to fill caches; no buffer is given.
 	ReqPrefetch
+	// ReqImmediate: fail with EAGAIN rather than wait for the medium or for
+	// another request.
+	ReqImmediate
 )
 
 // Limits are what a node's driver demands of requests and does well. Zero
@@ -279,9 +282,9 @@ type Limits struct {
 	MinMemAlignment, OptMemAlignment int64
 	// MaxIov bounds the number of buffers of a request.
 	MaxIov int
-	// WriteFlags, ZeroFlags, TruncateFlags are the request flags the driver
-	// understands itself.
-	WriteFlags, ZeroFlags, TruncateFlags ReqFlags
+	// ReadFlags, WriteFlags, ZeroFlags, TruncateFlags are the request flags the
+	// driver understands itself.
+	ReadFlags, WriteFlags, ZeroFlags, TruncateFlags ReqFlags
 }
 
 // StatusFlags say what lies in an extent.
