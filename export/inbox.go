@@ -23,6 +23,9 @@ type inbox struct {
 	raw  syscall.RawConn // nil if the bytes of the socket are not ours (TLS)
 	mem  *[inboxSize]byte
 	r, w int // what was read and not yet taken is mem[r:w]
+	// idle is called when everything that came is taken, before more is
+	// waited for.
+	idle func()
 
 	// What a read by raw is about, so that it needs no closure of its own.
 	dst    []byte
@@ -32,8 +35,8 @@ type inbox struct {
 	iov    [2][]byte
 }
 
-func (in *inbox) init(conn net.Conn) {
-	in.conn = conn
+func (in *inbox) init(conn net.Conn, idle func()) {
+	in.conn, in.idle = conn, idle
 	in.readFn = in.tryRead
 	switch c := conn.(type) {
 	case *net.UnixConn:
@@ -103,6 +106,7 @@ func (in *inbox) discard(n int64) error {
 // read waits for input. It goes to dst first, which may be empty, and then to
 // what is free of the memory; in.n is how much there was.
 func (in *inbox) read(dst []byte) error {
+	in.idle()
 	in.dst, in.n, in.err = dst, 0, nil
 	if in.raw == nil {
 		in.readSecret()

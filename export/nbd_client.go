@@ -83,7 +83,7 @@ func (c *nbdClient) serve() error {
 func (c *nbdClient) begin(s *nbd.Session) {
 	e := s.Offer.(*nbdExport)
 	c.mode, c.metas, c.align = s.Mode, s.MetaContexts, uint64(s.MinBlock)
-	c.in.init(s.Conn)
+	c.in.init(s.Conn, func() { c.out.flush(c) })
 	c.out.init(s.Conn)
 	c.mu.Lock()
 	c.export = e

@@ -9,9 +9,6 @@ import (
 // transmit serves requests until the client disconnects.
 func (c *nbdClient) transmit() error {
 	for {
-		if c.in.buffered() == 0 {
-			c.out.flush(c)
-		}
 		r, err := c.next()
 		if r == nil || err != nil {
 			return err

@@ -130,7 +130,7 @@ func (p *Player) prepare(f *File) error {
 		return err
 	}
 	p.port = port
-	p.env = append(os.Environ(), "LC_ALL=C.UTF-8", "TZ=UTC")
+	p.env = append(os.Environ(), "LC_ALL=C.UTF-8", "TZ=UTC", "DIR="+p.Dir)
 	if reference, err := daemon.FindReference(); err == nil {
 		tools := filepath.Dir(reference.Storage[0])
 		p.env = append(p.env, "PATH="+tools+string(os.PathListSeparator)+os.Getenv("PATH"))
