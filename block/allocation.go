@@ -87,6 +87,15 @@ func (n *Node) below() *Node {
 	return c.node
 }
 
+// IsAllocated is [Node.CoIsAllocated] for every caller.
+func (n *Node) IsAllocated(c aio.Caller, offset, bytes int64) (allocated bool, count int64, err error) {
+	_, err = aio.Mixed(c, n.Context(), "is_allocated", func(co *aio.Co) (_ struct{}, err error) {
+		allocated, count, err = n.CoIsAllocated(co, offset, bytes)
+		return struct{}{}, err
+	})
+	return allocated, count, err
+}
+
 // CoIsAllocated tells whether the node itself, not its backing file, decides
 // what is read at offset, and for how many bytes that holds.
 func (n *Node) CoIsAllocated(co *aio.Co, offset, bytes int64) (allocated bool, count int64, err error) {

@@ -64,16 +64,16 @@ func runLength(s *Session, l *aio.Lock, _ []string) error {
 // the answers reach.
 func (s *Session) extents(l *aio.Lock, offset, bytes int64, f func(offset, bytes int64, allocated bool)) error {
 	for bytes > 0 {
-		st, err := s.blk.Node().BlockStatus(l, false, offset, bytes)
+		allocated, count, err := s.blk.Node().IsAllocated(l, offset, bytes)
 		if err != nil {
 			return err
 		}
-		if st.Bytes == 0 {
+		if count == 0 {
 			return nil
 		}
-		f(offset, st.Bytes, st.Flags&block.StatusAllocated != 0)
-		offset += st.Bytes
-		bytes -= st.Bytes
+		f(offset, count, allocated)
+		offset += count
+		bytes -= count
 	}
 	return nil
 }
@@ -137,6 +137,9 @@ func runMap(s *Session, l *aio.Lock, _ []string) error {
 		return qerr.New("Failed to get allocation status: %s", s.reason(err))
 	}
 	show()
+	if start+bytes < length {
+		return qerr.New("Unexpected end of image")
+	}
 	return nil
 }
 
