@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"net"
 
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/export"
@@ -33,9 +34,18 @@ func (i *Instance) newExports() *export.Set {
 		Graph:    i.graph,
 		Deleted:  func(id string) { i.emit(&schema.BlockExportDeletedEvent{Id: id}) },
 		IOThread: i.iothreadContext,
+		StartTLS: i.startTLS,
 		Panicked: i.panicked,
 		Complain: i.cfg.Complain,
 	})
+}
+
+// startTLS finds nothing: no type of TLS credentials can be made yet.
+func (i *Instance) startTLS(creds, _ string) (func(net.Conn) (net.Conn, error), error) {
+	if i.objects.Container("objects").Child(creds) != nil {
+		return nil, qerr.New("Object with id '%s' is not TLS credentials", creds)
+	}
+	return nil, qerr.New("No TLS credentials with id '%s'", creds)
 }
 
 func (i *Instance) nbdServerStart(ctx context.Context, a *schema.NbdServerOptionsLegacy) error {
