@@ -61,7 +61,9 @@ func (n *Node) activate(l *aio.Lock) error {
 	return nil
 }
 
+// invalidate forgets what another process may have changed.
 func (n *Node) invalidate(l *aio.Lock) error {
+	n.extents.forgetAll()
 	if v, ok := n.instance.(Invalidator); ok {
 		_, err := aio.Mixed(l, n.Context(), "invalidate_cache", func(co *aio.Co) (struct{}, error) {
 			return struct{}{}, v.CoInvalidateCache(co)
@@ -94,6 +96,7 @@ func (n *Node) inactivate(l *aio.Lock, top bool) error {
 		}
 		n.flags |= FlagInactive
 		w.onAbort(func() { n.flags &^= FlagInactive })
+		n.extents.forgetAll()
 		return w.refreshPerms(nil, n)
 	})
 	if err != nil {

@@ -45,6 +45,7 @@ type Node struct {
 	quiesce      atomic.Int32 // nesting of drained sections
 	inFlight     atomic.Int64
 	tracked      trackedRequests
+	extents      extentCache
 
 	writeGen  atomic.Uint64
 	flush     flushState

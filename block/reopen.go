@@ -216,6 +216,7 @@ func (q *reopenQueue) commit() {
 		}
 		n.flags, n.forceShare, n.detectZeroes = st.Flags, st.forceShare, st.detectZeroes
 		n.options, n.explicit = st.options, st.explicit
+		n.extents.forgetAll()
 		n.graph.tracer.At(trace.NodeReopen).Str("node", n.name).Send()
 	}
 }

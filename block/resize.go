@@ -67,7 +67,9 @@ func (n *Node) truncate(co *aio.Co, old, offset int64, exact bool, prealloc Prea
 			flags |= ReqZeroWrite
 		}
 	}
-	if err := n.truncateDriver(co, offset, exact, prealloc, flags); err != nil {
+	err := n.truncateDriver(co, offset, exact, prealloc, flags)
+	n.extents.forgetAll()
+	if err != nil {
 		return err
 	}
 	n.writeGen.Add(1)

@@ -49,11 +49,22 @@ func (n *Node) driverStatus(co *aio.Co, wantZero bool, offset, bytes int64) (Sta
 	if !ok {
 		return n.defaultStatus(co, wantZero, offset, bytes)
 	}
+	cached := wantZero && n.cachesExtents()
+	if cached {
+		if end := n.extents.lookup(offset); end > 0 {
+			const flags = StatusData | StatusOffsetValid | StatusAllocated
+			return Status{Flags: flags, Bytes: min(bytes, end-offset), Map: offset, File: n}, nil
+		}
+	}
+	changes := n.extents.changes.Load()
 	align := n.limits.RequestAlignment
 	start := alignDown(offset, align)
 	st, err := getter.CoBlockStatus(co, wantZero, start, alignUp(offset+bytes, align)-start)
 	if err != nil {
 		return Status{}, err
+	}
+	if cached && st.Flags == StatusData|StatusOffsetValid && st.Map == start && st.File == nil {
+		n.extents.remember(changes, start, start+st.Bytes)
 	}
 	if st.Flags&StatusOffsetValid != 0 {
 		st.Map += offset - start

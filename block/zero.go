@@ -16,6 +16,7 @@ const maxZeroBounce = 1 << 20
 // some and by writing zeroes elsewhere. The result tells whether it is as
 // durable as was asked.
 func (n *Node) driverZeroes(co *aio.Co, offset, bytes int64, flags ReqFlags) (durable bool, err error) {
+	defer n.extents.forget(offset, bytes)
 	unit := max(n.limits.PWriteZeroesAlignment, n.limits.RequestAlignment)
 	limit := n.limits.MaxPWriteZeroes
 	needFlush := false
@@ -105,6 +106,7 @@ func (n *Node) CoPdiscard(co *aio.Co, offset, bytes int64) error {
 		return err
 	}
 	err := n.discardPieces(co, d, offset, bytes)
+	n.extents.forget(offset, bytes)
 	n.writeGen.Add(1)
 	return err
 }

@@ -21,6 +21,7 @@ const (
 	Zero    = "zero"
 	Discard = "discard"
 	Flush   = "flush"
+	Status  = "status"
 )
 
 // Call is one request that reached a disk.
@@ -48,9 +49,10 @@ func (c Call) String() string {
 }
 
 // Mem is the driver "mem". Its options, all numbers of bytes but for the last
-// three: size, align (of requests), max-transfer, zero-align, max-zero,
+// four: size, align (of requests), max-transfer, zero-align, max-zero,
 // discard-align, max-discard; zero (it writes zeroes and unmaps by itself),
-// fua (it makes writes durable by itself), no-resize.
+// fua (it makes writes durable by itself), no-resize, sparse (it knows holes,
+// in units of [HoleUnit], which is all there is at first).
 func Mem() *block.Driver {
 	return &block.Driver{Name: "mem", Kind: block.Protocol, StrongOptions: []string{"size"}, Open: openMem}
 }
@@ -59,8 +61,10 @@ func Mem() *block.Driver {
 type Disk struct {
 	limits             block.Limits
 	zero, fua, noSize  bool
+	sparse             bool
 	mu                 sync.Mutex
 	data               []byte
+	filled             map[int64]bool // units that are no holes
 	calls              []Call
 	hook               func(co *aio.Co, c Call) error
 	closed             bool
@@ -94,22 +98,23 @@ func openMem(a *block.OpenArgs) (block.Instance, error) {
 	for _, o := range []struct {
 		key  string
 		into *bool
-	}{{"zero", &d.zero}, {"fua", &d.fua}, {"no-resize", &d.noSize}} {
+	}{{"zero", &d.zero}, {"fua", &d.fua}, {"no-resize", &d.noSize}, {"sparse", &d.sparse}} {
 		on, err := a.Options.TakeBool(o.key, false)
 		if err != nil {
 			return nil, err
 		}
 		*o.into = on
 	}
-	d.data = make([]byte, size)
+	d.data, d.filled = make([]byte, size), make(map[int64]bool)
 	return d, nil
 }
 
 // DiskOf is the memory behind a node.
 func DiskOf(n *block.Node) *Disk { return n.Instance().(*Disk) }
 
-// SetHook makes f see every request before it is carried out. An error of f
-// is the request's; f may wait.
+// SetHook makes f see every request before it is carried out; a question for
+// the status, which the option sparse brings here, when its answer is known.
+// An error of f is the request's; f may wait.
 func (d *Disk) SetHook(f func(co *aio.Co, c Call) error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -188,7 +193,12 @@ func (d *Disk) CoPreadv(co *aio.Co, offset int64, v block.Vec, flags block.ReqFl
 // CoPwritev writes.
 func (d *Disk) CoPwritev(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
 	c := Call{Write, offset, v.Len(), flags}
-	return d.do(co, c, func() { v.CopyTo(d.area(c)) })
+	return d.do(co, c, func() {
+		v.CopyTo(d.area(c))
+		for unit := c.Offset / HoleUnit; unit*HoleUnit < c.Offset+c.Bytes; unit++ {
+			d.filled[unit] = true
+		}
+	})
 }
 
 // CoPwriteZeroes writes zeroes where the option zero is on.
@@ -197,13 +207,47 @@ func (d *Disk) CoPwriteZeroes(co *aio.Co, offset, bytes int64, flags block.ReqFl
 		return qerr.From(syscall.ENOTSUP)
 	}
 	c := Call{Zero, offset, bytes, flags}
-	return d.do(co, c, func() { clear(d.area(c)) })
+	return d.do(co, c, func() { d.punch(c) })
 }
 
 // CoPdiscard clears.
 func (d *Disk) CoPdiscard(co *aio.Co, offset, bytes int64) error {
 	c := Call{Discard, offset, bytes, 0}
-	return d.do(co, c, func() { clear(d.area(c)) })
+	return d.do(co, c, func() { d.punch(c) })
+}
+
+// HoleUnit is the smallest hole of a disk, in bytes.
+const HoleUnit = 4096
+
+// punch clears an area and makes holes of the units within.
+func (d *Disk) punch(c Call) {
+	clear(d.area(c))
+	for unit := (c.Offset + HoleUnit - 1) / HoleUnit; (unit+1)*HoleUnit <= c.Offset+c.Bytes; unit++ {
+		delete(d.filled, unit)
+	}
+}
+
+// CoBlockStatus tells data from holes where the option sparse is on; else
+// everything is data.
+func (d *Disk) CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) (block.Status, error) {
+	st := block.Status{Flags: block.StatusData | block.StatusOffsetValid, Bytes: bytes, Map: offset}
+	if !d.sparse || !wantZero {
+		return st, nil
+	}
+	d.mu.Lock()
+	unit := offset / HoleUnit
+	filled := d.filled[unit]
+	if !filled {
+		st.Flags = block.StatusZero | block.StatusOffsetValid
+	}
+	end := unit + 1
+	for end*HoleUnit < int64(len(d.data)) && d.filled[end] == filled {
+		end++
+	}
+	st.Bytes = end*HoleUnit - offset
+	d.mu.Unlock()
+	err := d.do(co, Call{Status, offset, bytes, 0}, func() {})
+	return st, err
 }
 
 // CoFlush does nothing but to be counted.

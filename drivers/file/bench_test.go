@@ -110,3 +110,40 @@ func BenchmarkAdd(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkStatus asks for the status through a raw node, as a server of
+// sparse reads does for each request. A miss asks the file system; the driver
+// alone shows what that costs.
+func BenchmarkStatus(b *testing.B) {
+	path, _ := random(b, 1<<20)
+	ask := func(b *testing.B, options string, ask func(co *aio.Co, n *block.Node) error) {
+		bench := bench(b)
+		n := bench.Add(options)
+		b.ReportAllocs()
+		coroutine(bench, func(co *aio.Co) {
+			for b.Loop() {
+				if err := ask(co, n); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	b.Run("hit", func(b *testing.B) {
+		ask(b, `{"driver":"raw","node-name":"r","file":`+named("f", path, "")+`}`, func(co *aio.Co, n *block.Node) error {
+			_, _, err := n.CoBlockStatusAbove(co, nil, false, true, 4096, 65536)
+			return err
+		})
+	})
+	b.Run("miss", func(b *testing.B) {
+		ask(b, `{"driver":"raw","node-name":"r","file":`+named("f", sparse(b, 1<<20), "")+`}`, func(co *aio.Co, n *block.Node) error {
+			_, _, err := n.CoBlockStatusAbove(co, nil, false, true, 4096, 65536)
+			return err
+		})
+	})
+	b.Run("driver", func(b *testing.B) {
+		ask(b, node(path, ""), func(co *aio.Co, n *block.Node) error {
+			_, err := n.Instance().(block.StatusGetter).CoBlockStatus(co, true, 4096, 65536)
+			return err
+		})
+	})
+}

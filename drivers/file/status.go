@@ -25,7 +25,7 @@ func (n *regular) CoBlockStatus(_ *aio.Co, wantZero bool, offset, bytes int64) (
 	if end > offset {
 		// Data may end in the middle of an aligned unit where the file ends.
 		align := n.file.align.request
-		st.Bytes = min(bytes, (end-offset+align-1)&^(align-1))
+		st.Bytes = (end - offset + align - 1) &^ (align - 1)
 	}
 	return st, nil
 }
