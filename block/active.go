@@ -1,6 +1,8 @@
 package block
 
 import (
+	"syscall"
+
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
 )
@@ -14,7 +16,13 @@ func (n *Node) SetActive(l *aio.Lock, active bool) error {
 	if active {
 		return n.activate(l)
 	}
-	return n.inactivate(l, true)
+	if n.hasActiveNodeParent() {
+		return qerr.New("Node has active parent node")
+	}
+	if err := n.inactivate(l); err != nil {
+		return qerr.Prepend(err, "Failed to inactivate node: ")
+	}
+	return nil
 }
 
 // SetAllActive hands over every node or takes it back: inactivation begins at
@@ -28,8 +36,15 @@ func (g *Graph) SetAllActive(l *aio.Lock, active bool) error {
 		return true
 	})
 	for _, n := range roots {
-		if err := n.SetActive(l, active); err != nil {
-			return err
+		if active == n.Active() {
+			continue
+		}
+		if active {
+			if err := n.activate(l); err != nil {
+				return err
+			}
+		} else if err := n.inactivate(l); err != nil {
+			return qerr.Prepend(err, "Failed to inactivate all nodes: ")
 		}
 	}
 	return nil
@@ -76,10 +91,7 @@ func (n *Node) invalidate(l *aio.Lock) error {
 }
 
 // inactivate gives the node up, then those children that nobody else uses.
-func (n *Node) inactivate(l *aio.Lock, top bool) error {
-	if top && n.hasActiveNodeParent() {
-		return qerr.New("Node has active parent node")
-	}
+func (n *Node) inactivate(l *aio.Lock) error {
 	n.DrainedBegin(l)
 	defer n.DrainedEnd()
 	if err := n.Flush(l); err != nil {
@@ -104,7 +116,7 @@ func (n *Node) inactivate(l *aio.Lock, top bool) error {
 	}
 	for _, c := range n.children {
 		if c.node.Active() && !c.node.hasActiveNodeParent() {
-			if err := c.node.inactivate(l, false); err != nil {
+			if err := c.node.inactivate(l); err != nil {
 				return err
 			}
 		}
@@ -121,7 +133,7 @@ func (w *Write) disableBackends(n *Node) error {
 			continue
 		}
 		if !b.canInactivate() {
-			return qerr.New("Failed to inactivate node: Operation not permitted")
+			return qerr.From(syscall.EPERM)
 		}
 		b.inactive = true
 		w.onAbort(func() { b.inactive = false })

@@ -23,10 +23,10 @@ func (w *Write) AttachChild(parent, child *Node, name string, role Role) (*Child
 	w.link(c, child)
 	parent.children = append([]*Child{c}, parent.children...)
 	w.onAbort(func() { parent.removeChild(c) })
-	if err := w.refreshPerms(nil, child); err != nil {
+	if err := w.meetContexts(parent, child); err != nil {
 		return nil, err
 	}
-	if err := w.meetContexts(parent, child); err != nil {
+	if err := w.refreshPerms(nil, child); err != nil {
 		return nil, err
 	}
 	return c, nil

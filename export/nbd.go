@@ -63,7 +63,7 @@ func (e *nbdExport) create(l *aio.Lock, of *Export, o *Options) error {
 		e.desc = *o.NBD.Description
 	}
 	if len(o.NBD.Bitmaps) > 0 {
-		return qerr.New("Bitmap '%s' is not found", o.NBD.Bitmaps[0].Name)
+		return of.set.noBitmap(o.NBD.Bitmaps[0])
 	}
 	e.contexts = []nbd.MetaContext{{ID: idAllocation, Name: nbd.ContextAllocation}}
 	if o.NBD.AllocationDepth {
@@ -85,6 +85,17 @@ func (e *nbdExport) create(l *aio.Lock, of *Export, o *Options) error {
 	}
 	e.server.publish(e)
 	return nil
+}
+
+// noBitmap says how a bitmap is missing: no node has any yet.
+func (s *Set) noBitmap(b Bitmap) error {
+	switch {
+	case b.Node == nil:
+		return qerr.New("Bitmap '%s' is not found", b.Name)
+	case s.cfg.Graph.Node(*b.Node) == nil:
+		return qerr.New("Node '%s' not found", *b.Node)
+	}
+	return qerr.New("Dirty bitmap '%s' not found", b.Name)
 }
 
 // requestShutdown cuts the clients off.

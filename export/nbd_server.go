@@ -26,8 +26,10 @@ type ServerOptions struct {
 	Addr    sockets.Address
 	FDs     sockets.FDSource
 	// TLSCreds is the id of the credentials without which no client gets in,
-	// TLSAuthz that of the object which knows whom to let in; "" for none.
-	TLSCreds, TLSAuthz string
+	// nil for none.
+	TLSCreds *string
+	// TLSAuthz is the id of the object that knows whom to let in, "" for none.
+	TLSAuthz string
 	// HandshakeMax is the time a client has to choose an export, in seconds;
 	// 0: as long as it likes.
 	HandshakeMax uint32
@@ -62,13 +64,14 @@ func (s *Set) StartServer(_ *aio.Lock, o *ServerOptions) error {
 	n := &nbdServer{set: s, opts: *o, clients: make(map[*nbdClient]struct{}), end: make(chan struct{})}
 	n.place.L = &n.mu
 	var err error
-	if o.TLSCreds != "" {
-		if n.startTLS, err = s.cfg.StartTLS(o.TLSCreds, o.TLSAuthz); err != nil {
-			return err
-		}
-	}
 	if n.listener, _, err = o.Addr.Listen(o.Context, backlog, o.FDs); err != nil {
 		return err
+	}
+	if o.TLSCreds != nil {
+		if n.startTLS, err = s.cfg.StartTLS(*o.TLSCreds, o.TLSAuthz); err != nil {
+			n.listener.Close()
+			return err
+		}
 	}
 	s.server = n
 	n.tasks.Go(n.accept)
