@@ -166,12 +166,16 @@ func (b *Backend) busy() bool    { return b.inFlight.Load() > 0 }
 func (b *Backend) resized()      {}
 
 // enter waits until the backend is not drained and counts the request. The
-// count comes first: whoever closes the gate afterwards waits for it.
-func (b *Backend) enter(co *aio.Co) {
+// count comes first: whoever closes the gate afterwards waits for it. An
+// immediate request fails instead of waiting, and counts until it leaves.
+func (b *Backend) enter(co *aio.Co, flags ReqFlags) error {
 	for {
 		b.inFlight.Add(1)
 		if !b.gate.closed() {
-			return
+			return nil
+		}
+		if flags&ReqImmediate != 0 {
+			return errWouldWait
 		}
 		b.leave()
 		co.Yield(b.gate.wait)

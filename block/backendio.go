@@ -18,8 +18,10 @@ func (b *Backend) mixed(c aio.Caller, op string, f func(*aio.Co) error) error {
 
 // start lets a request in, once no drained section keeps it out; the caller
 // ends it with leave, also after an error.
-func (b *Backend) start(co *aio.Co) (*Node, error) {
-	b.enter(co)
+func (b *Backend) start(co *aio.Co, flags ReqFlags) (*Node, error) {
+	if err := b.enter(co, flags); err != nil {
+		return nil, err
+	}
 	n, err := b.available()
 	if err != nil {
 		return nil, err
@@ -31,8 +33,8 @@ func (b *Backend) start(co *aio.Co) (*Node, error) {
 }
 
 // startAt is start for a request on an area, which it checks.
-func (b *Backend) startAt(co *aio.Co, offset, bytes int64) (*Node, error) {
-	n, err := b.start(co)
+func (b *Backend) startAt(co *aio.Co, offset, bytes int64, flags ReqFlags) (*Node, error) {
+	n, err := b.start(co, flags)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +62,7 @@ func (b *Backend) checkRequest(co *aio.Co, n *Node, offset, bytes int64) error {
 // CoPreadv reads into v.
 func (b *Backend) CoPreadv(co *aio.Co, offset int64, v Vec, flags ReqFlags) error {
 	defer b.leave()
-	if _, err := b.startAt(co, offset, v.Len()); err != nil {
+	if _, err := b.startAt(co, offset, v.Len(), flags); err != nil {
 		return err
 	}
 	return b.root.CoPreadv(co, offset, v, flags)
@@ -74,7 +76,7 @@ func (b *Backend) Preadv(c aio.Caller, offset int64, v Vec) error {
 // CoPwritev writes v.
 func (b *Backend) CoPwritev(co *aio.Co, offset int64, v Vec, flags ReqFlags) error {
 	defer b.leave()
-	if _, err := b.startAt(co, offset, v.Len()); err != nil {
+	if _, err := b.startAt(co, offset, v.Len(), flags); err != nil {
 		return err
 	}
 	return b.root.CoPwritev(co, offset, v, b.writeFlags(flags))
@@ -88,7 +90,7 @@ func (b *Backend) Pwritev(c aio.Caller, offset int64, v Vec, flags ReqFlags) err
 // CoPwriteZeroes writes zeroes.
 func (b *Backend) CoPwriteZeroes(co *aio.Co, offset, bytes int64, flags ReqFlags) error {
 	defer b.leave()
-	if _, err := b.startAt(co, offset, bytes); err != nil {
+	if _, err := b.startAt(co, offset, bytes, flags); err != nil {
 		return err
 	}
 	return b.root.CoPwriteZeroes(co, offset, bytes, b.writeFlags(flags))
@@ -102,7 +104,7 @@ func (b *Backend) PwriteZeroes(c aio.Caller, offset, bytes int64, flags ReqFlags
 // CoPdiscard drops an area's data.
 func (b *Backend) CoPdiscard(co *aio.Co, offset, bytes int64) error {
 	defer b.leave()
-	if _, err := b.startAt(co, offset, bytes); err != nil {
+	if _, err := b.startAt(co, offset, bytes, 0); err != nil {
 		return err
 	}
 	return b.root.CoPdiscard(co, offset, bytes)
@@ -116,7 +118,7 @@ func (b *Backend) Pdiscard(c aio.Caller, offset, bytes int64) error {
 // CoFlush makes finished writes durable.
 func (b *Backend) CoFlush(co *aio.Co) error {
 	defer b.leave()
-	n, err := b.start(co)
+	n, err := b.start(co, 0)
 	if err != nil {
 		return err
 	}
@@ -129,8 +131,8 @@ func (b *Backend) Flush(c aio.Caller) error { return b.mixed(c, "blk_flush", b.C
 // Truncate resizes the node.
 func (b *Backend) Truncate(c aio.Caller, offset int64, exact bool, prealloc PreallocMode, flags ReqFlags) error {
 	return b.mixed(c, "blk_truncate", func(co *aio.Co) error {
-		b.enter(co)
 		defer b.leave()
+		_ = b.enter(co, 0) // waits, and does not fail
 		if _, err := b.available(); err != nil {
 			return err
 		}
@@ -141,7 +143,7 @@ func (b *Backend) Truncate(c aio.Caller, offset int64, exact bool, prealloc Prea
 // CoGetLength is the node's length in bytes.
 func (b *Backend) CoGetLength(co *aio.Co) (int64, error) {
 	defer b.leave()
-	n, err := b.start(co)
+	n, err := b.start(co, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -157,7 +159,7 @@ func (b *Backend) GetLength(c aio.Caller) (int64, error) {
 // [Node.CoBlockStatusAbove].
 func (b *Backend) CoBlockStatusAbove(co *aio.Co, base *Node, includeBase, wantZero bool, offset, bytes int64) (Status, int, error) {
 	defer b.leave()
-	n, err := b.startAt(co, offset, bytes)
+	n, err := b.startAt(co, offset, bytes, 0)
 	if err != nil {
 		return Status{}, 0, err
 	}

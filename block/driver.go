@@ -78,11 +78,12 @@ type Instance interface {
 // node's length and aligned to its limits. Vectors hold exactly the length of
 // the request.
 type (
-	// Reader reads.
+	// Reader reads. Flags may hold Immediate if Limits.ReadFlags does.
 	Reader interface {
 		CoPreadv(co *aio.Co, offset int64, v Vec, flags ReqFlags) error
 	}
-	// Writer writes. Flags may hold FUA if Limits.WriteFlags does.
+	// Writer writes. Flags may hold FUA and Immediate if Limits.WriteFlags
+	// does.
 	Writer interface {
 		CoPwritev(co *aio.Co, offset int64, v Vec, flags ReqFlags) error
 	}
@@ -260,7 +261,7 @@ const (
 	// ReqPrefetch: read only to fill caches; no buffer is given.
 	ReqPrefetch
 	// ReqImmediate: fail with EAGAIN rather than wait for the medium or for
-	// another request.
+	// another request, see [Limits.ReadFlags]. Part of it may have been done.
 	ReqImmediate
 )
 

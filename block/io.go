@@ -45,13 +45,16 @@ func (n *Node) CoPreadv(co *aio.Co, offset int64, v Vec, flags ReqFlags) error {
 	}
 	n.begin()
 	defer n.end()
-	if err := n.waitForSerialising(co, offset, bytes); err != nil {
+	if flags&ReqImmediate != 0 && !n.readsAtOnce(offset, bytes) {
+		return errWouldWait
+	}
+	if err := n.waitForSerialising(co, offset, bytes, flags); err != nil {
 		return err
 	}
-	align := n.limits.RequestAlignment
-	if offset&(align-1) == 0 && bytes&(align-1) == 0 {
+	if n.aligned(offset, bytes) {
 		return n.alignedRead(co, offset, bytes, v, flags)
 	}
+	align := n.limits.RequestAlignment
 	start, end := alignDown(offset, align), alignUp(offset+bytes, align)
 	buf := getBuffer(end - start)
 	defer putBuffer(buf)
@@ -63,7 +66,7 @@ func (n *Node) CoPreadv(co *aio.Co, offset int64, v Vec, flags ReqFlags) error {
 }
 
 // waitForSerialising lets a read wait for read-modify-write cycles in its way.
-func (n *Node) waitForSerialising(co *aio.Co, offset, bytes int64) error {
+func (n *Node) waitForSerialising(co *aio.Co, offset, bytes int64, flags ReqFlags) error {
 	n.tracked.mu.Lock()
 	serialising := n.tracked.serialising
 	n.tracked.mu.Unlock()
@@ -73,7 +76,7 @@ func (n *Node) waitForSerialising(co *aio.Co, offset, bytes int64) error {
 	var r tracked
 	n.tracked.begin(&r, offset, bytes, 0)
 	defer n.tracked.end(&r)
-	return n.tracked.wait(co, &r, false)
+	return n.tracked.wait(co, &r, flags)
 }
 
 func (n *Node) checkReady(offset, bytes int64) error {
@@ -150,13 +153,15 @@ func (n *Node) coPwritev(co *aio.Co, offset, bytes int64, v Vec, flags ReqFlags)
 	if bytes == 0 && flags&reqZeroes == 0 {
 		return nil
 	}
+	if flags&ReqImmediate != 0 && !n.writesAtOnce(offset, bytes, flags) {
+		return errWouldWait
+	}
 	n.begin()
 	defer n.end()
-	align := n.limits.RequestAlignment
-	aligned := offset&(align-1) == 0 && bytes&(align-1) == 0
+	aligned := n.aligned(offset, bytes)
 	var unit int64
 	if !aligned || flags&ReqSerialising != 0 {
-		unit = align
+		unit = n.limits.RequestAlignment
 	}
 	var r tracked
 	n.tracked.begin(&r, offset, bytes, unit)
@@ -184,7 +189,7 @@ func (n *Node) checkWritable(offset, bytes int64) error {
 // changed and written back while nobody else writes there.
 func (n *Node) readModifyWrite(co *aio.Co, r *tracked, offset, bytes int64, v Vec, flags ReqFlags) error {
 	align := n.limits.RequestAlignment
-	if err := n.tracked.wait(co, r, flags&ReqNoWait != 0); err != nil {
+	if err := n.tracked.wait(co, r, flags); err != nil {
 		return err
 	}
 	start, end := alignDown(offset, align), alignUp(offset+bytes, align)
@@ -236,7 +241,7 @@ func (n *Node) unalignedZeroes(co *aio.Co, r *tracked, offset, bytes int64, flag
 
 // alignedWrite is where every write arrives.
 func (n *Node) alignedWrite(co *aio.Co, r *tracked, offset, bytes int64, v Vec, flags ReqFlags) error {
-	if err := n.tracked.wait(co, r, flags&ReqNoWait != 0); err != nil {
+	if err := n.tracked.wait(co, r, flags); err != nil {
 		return err
 	}
 	n.checkThreshold(offset, bytes)

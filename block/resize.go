@@ -53,7 +53,7 @@ func (n *Node) truncate(co *aio.Co, old, offset int64, exact bool, prealloc Prea
 	n.tracked.begin(&r, offset-growing, growing, min(growing, 1))
 	defer n.tracked.end(&r)
 	if growing > 0 {
-		if err := n.tracked.wait(co, &r, false); err != nil {
+		if err := n.tracked.wait(co, &r, 0); err != nil {
 			return err
 		}
 	}

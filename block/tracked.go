@@ -70,8 +70,8 @@ func (t *trackedRequests) end(r *tracked) {
 
 // wait waits for every request that overlaps r and must not. Of two
 // serialising requests the one that began later waits, so that they never
-// wait for each other.
-func (t *trackedRequests) wait(co *aio.Co, r *tracked, noWait bool) error {
+// wait for each other. The flags ReqNoWait and ReqImmediate make it fail instead.
+func (t *trackedRequests) wait(co *aio.Co, r *tracked, flags ReqFlags) error {
 	for {
 		t.mu.Lock()
 		other := t.conflicting(r)
@@ -79,8 +79,11 @@ func (t *trackedRequests) wait(co *aio.Co, r *tracked, noWait bool) error {
 			t.mu.Unlock()
 			return nil
 		}
-		if noWait {
+		if flags&(ReqNoWait|ReqImmediate) != 0 {
 			t.mu.Unlock()
+			if flags&ReqImmediate != 0 {
+				return errWouldWait
+			}
 			return qerr.From(syscall.EBUSY)
 		}
 		if other.done == nil {

@@ -102,7 +102,7 @@ func (n *Node) CoPdiscard(co *aio.Co, offset, bytes int64) error {
 	var r tracked
 	n.tracked.begin(&r, offset, bytes, 0)
 	defer n.tracked.end(&r)
-	if err := n.tracked.wait(co, &r, false); err != nil {
+	if err := n.tracked.wait(co, &r, 0); err != nil {
 		return err
 	}
 	err := n.discardPieces(co, d, offset, bytes)

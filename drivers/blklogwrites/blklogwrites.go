@@ -129,6 +129,7 @@ func (f *filter) CoGetLength(co *aio.Co) (int64, error) {
 func (f *filter) RefreshLimits(l *block.Limits) error {
 	below := f.file.Node().Limits()
 	l.RequestAlignment = int64(f.log.super.SectorSize)
+	l.ReadFlags = below.ReadFlags & block.ReqImmediate
 	l.WriteFlags = block.ReqWriteUnchanged | below.WriteFlags&block.ReqFUA
 	l.ZeroFlags = block.ReqWriteUnchanged | block.ReqMayUnmap | block.ReqNoFallback
 	l.TruncateFlags = below.TruncateFlags

@@ -40,7 +40,7 @@ func (c Call) String() string {
 	for _, f := range []struct {
 		flag block.ReqFlags
 		name string
-	}{{block.ReqFUA, " fua"}, {block.ReqMayUnmap, " unmap"}, {block.ReqNoFallback, " no-fallback"}} {
+	}{{block.ReqFUA, " fua"}, {block.ReqMayUnmap, " unmap"}, {block.ReqNoFallback, " no-fallback"}, {block.ReqImmediate, " immediate"}} {
 		if c.Flags&f.flag != 0 {
 			s += f.name
 		}
@@ -49,10 +49,11 @@ func (c Call) String() string {
 }
 
 // Mem is the driver "mem". Its options, all numbers of bytes but for the last
-// four: size, align (of requests), max-transfer, zero-align, max-zero,
+// five: size, align (of requests), max-transfer, zero-align, max-zero,
 // discard-align, max-discard; zero (it writes zeroes and unmaps by itself),
 // fua (it makes writes durable by itself), no-resize, sparse (it knows holes,
-// in units of [HoleUnit], which is all there is at first).
+// in units of [HoleUnit], which is all there is at first), immediate (it knows
+// requests that do not wait).
 func Mem() *block.Driver {
 	return &block.Driver{Name: "mem", Kind: block.Protocol, StrongOptions: []string{"size"}, Open: openMem}
 }
@@ -61,7 +62,7 @@ func Mem() *block.Driver {
 type Disk struct {
 	limits             block.Limits
 	zero, fua, noSize  bool
-	sparse             bool
+	sparse, immediate  bool
 	mu                 sync.Mutex
 	data               []byte
 	filled             map[int64]bool // units that are no holes
@@ -98,7 +99,7 @@ func openMem(a *block.OpenArgs) (block.Instance, error) {
 	for _, o := range []struct {
 		key  string
 		into *bool
-	}{{"zero", &d.zero}, {"fua", &d.fua}, {"no-resize", &d.noSize}, {"sparse", &d.sparse}} {
+	}{{"zero", &d.zero}, {"fua", &d.fua}, {"no-resize", &d.noSize}, {"sparse", &d.sparse}, {"immediate", &d.immediate}} {
 		on, err := a.Options.TakeBool(o.key, false)
 		if err != nil {
 			return nil, err
@@ -287,6 +288,10 @@ func (d *Disk) RefreshLimits(l *block.Limits) error {
 	}
 	if d.fua {
 		l.WriteFlags |= block.ReqFUA
+	}
+	if d.immediate {
+		l.ReadFlags |= block.ReqImmediate
+		l.WriteFlags |= block.ReqImmediate
 	}
 	return nil
 }

@@ -74,6 +74,9 @@ func (n *node) RefreshLimits(l *block.Limits) error {
 	if n.file.fileType == unix.S_IFREG {
 		// What a file grows by reads as zeroes.
 		l.TruncateFlags = block.ReqZeroWrite
+		if !n.file.direct() {
+			l.ReadFlags, l.WriteFlags = block.ReqImmediate, block.ReqImmediate
+		}
 	}
 	return nil
 }

@@ -78,6 +78,35 @@ func BenchmarkBackend(b *testing.B) {
 	})
 }
 
+// BenchmarkImmediate is what a server tries first: one request of a user in a
+// coroutine, through raw, that is answered from memory.
+func BenchmarkImmediate(b *testing.B) {
+	for name, request := range map[string]func(*block.Backend, *aio.Co, block.Vec) error{
+		"read": func(blk *block.Backend, co *aio.Co, v block.Vec) error {
+			return blk.CoPreadv(co, 4096, v, block.ReqImmediate)
+		},
+		"write": func(blk *block.Backend, co *aio.Co, v block.Vec) error {
+			return blk.CoPwritev(co, 4096, v, block.ReqImmediate)
+		},
+		"waiting read": func(blk *block.Backend, co *aio.Co, v block.Vec) error { return blk.CoPreadv(co, 4096, v, 0) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			bench := bench(b)
+			path, _ := random(b, 1<<20)
+			blk := bench.Use(bench.Add(`{"driver":"raw","node-name":"r","file":` + named("f", path, "") + `}`))
+			v := block.Vec{block.AlignedMemory(4096)}
+			b.ReportAllocs()
+			coroutine(bench, func(co *aio.Co) {
+				for b.Loop() {
+					if err := request(blk, co, v); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
+
 // BenchmarkUse attaches and detaches a user: five locks and four looks.
 func BenchmarkUse(b *testing.B) {
 	bench := bench(b)

@@ -3,6 +3,7 @@ package file
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,9 @@ type descriptor struct {
 	align    alignment
 	held     lockSet
 	posix    bool // locks belong to the process
+
+	// noImmediate: the file system cannot read without waiting.
+	noImmediate atomic.Bool
 }
 
 // openDescriptor opens the node's file and checks that it can be used as the

@@ -13,7 +13,10 @@ import (
 
 // CoPreadv reads with one system call where the kernel plays along. What lies
 // behind the end of the file reads as zeroes.
-func (n *node) CoPreadv(_ *aio.Co, offset int64, v block.Vec, _ block.ReqFlags) error {
+func (n *node) CoPreadv(_ *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
+	if flags&block.ReqImmediate != 0 {
+		return n.file.readImmediate(offset, v)
+	}
 	if n.file.aligned(v) {
 		return n.file.read(offset, v)
 	}
@@ -27,7 +30,10 @@ func (n *node) CoPreadv(_ *aio.Co, offset int64, v block.Vec, _ block.ReqFlags) 
 }
 
 // CoPwritev writes.
-func (n *node) CoPwritev(_ *aio.Co, offset int64, v block.Vec, _ block.ReqFlags) error {
+func (n *node) CoPwritev(_ *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
+	if flags&block.ReqImmediate != 0 {
+		return n.file.writeImmediate(offset, v)
+	}
 	if n.file.aligned(v) {
 		return n.file.write(offset, v)
 	}

@@ -193,19 +193,27 @@ func TestFailedFlush(t *testing.T) {
 
 func breakDescriptor(t *testing.T, fd int) (restore func()) {
 	t.Helper()
-	saved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Dup3(int(w.Fd()), fd, unix.O_CLOEXEC); err != nil {
+	defer r.Close()
+	return putInPlace(t, fd, w)
+}
+
+// putInPlace makes a descriptor stand for another file, which it closes, until
+// restore is called.
+func putInPlace(t *testing.T, fd int, f *os.File) (restore func()) {
+	t.Helper()
+	saved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Dup3(int(f.Fd()), fd, unix.O_CLOEXEC), f.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return func() {
-		if err := errors.Join(unix.Dup3(saved, fd, unix.O_CLOEXEC), unix.Close(saved), r.Close(), w.Close()); err != nil {
+		if err := errors.Join(unix.Dup3(saved, fd, unix.O_CLOEXEC), unix.Close(saved)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -143,9 +143,14 @@ func (d *disk) CoBlockStatus(_ *aio.Co, _ bool, offset, bytes int64) (block.Stat
 	return st, nil
 }
 
-// RefreshLimits: nothing is ever less durable than it will be.
+// RefreshLimits: nothing is ever less durable than it will be. Only latency
+// makes anybody wait.
 func (d *disk) RefreshLimits(l *block.Limits) error {
 	l.WriteFlags |= block.ReqFUA
+	if d.latency == 0 {
+		l.ReadFlags |= block.ReqImmediate
+		l.WriteFlags |= block.ReqImmediate
+	}
 	return nil
 }
 

@@ -206,7 +206,8 @@ func (d *disk) CoGetInfo(co *aio.Co) (block.DriverInfo, error) {
 // flags ask for, or the block layer does it there.
 func (d *disk) RefreshLimits(l *block.Limits) error {
 	below := d.file.Node().Limits()
-	l.WriteFlags |= block.ReqWriteUnchanged | below.WriteFlags&block.ReqFUA
+	l.ReadFlags |= below.ReadFlags & block.ReqImmediate
+	l.WriteFlags |= block.ReqWriteUnchanged | below.WriteFlags&(block.ReqFUA|block.ReqImmediate)
 	l.ZeroFlags |= block.ReqWriteUnchanged | block.ReqNoFallback |
 		below.ZeroFlags&(block.ReqFUA|block.ReqMayUnmap)
 	l.TruncateFlags |= below.TruncateFlags & block.ReqZeroWrite
