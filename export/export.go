@@ -237,10 +237,15 @@ func (s *Set) closeAll(l *aio.Lock, types ...Type) {
 	aio.WaitWhile(l, func() bool { return slices.ContainsFunc(s.exports, concerned) })
 }
 
-// Close stops the server and takes every export away.
+// Close takes every export away and ends the server, whose socket stays in the
+// file system (observed: own/export/quit).
 func (s *Set) Close(l *aio.Lock) {
 	s.closeAll(l)
-	if s.server != nil {
-		_ = s.StopServer(l) // it runs, that is all that could be wrong
+	if s.server == nil {
+		return
 	}
+	if unix, ok := s.server.listener.(*net.UnixListener); ok {
+		unix.SetUnlinkOnClose(false)
+	}
+	_ = s.StopServer(l) // it runs, that is all that could be wrong
 }
