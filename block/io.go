@@ -73,10 +73,9 @@ func (n *Node) waitForSerialising(co *aio.Co, offset, bytes int64, flags ReqFlag
 	if serialising == 0 {
 		return nil
 	}
-	var r tracked
-	n.tracked.begin(&r, offset, bytes, 0)
-	defer n.tracked.end(&r)
-	return n.tracked.wait(co, &r, flags)
+	r := n.tracked.begin(offset, bytes, 0)
+	defer n.tracked.end(r)
+	return n.tracked.wait(co, r, flags)
 }
 
 func (n *Node) checkReady(offset, bytes int64) error {
@@ -163,16 +162,15 @@ func (n *Node) coPwritev(co *aio.Co, offset, bytes int64, v Vec, flags ReqFlags)
 	if !aligned || flags&ReqSerialising != 0 {
 		unit = n.limits.RequestAlignment
 	}
-	var r tracked
-	n.tracked.begin(&r, offset, bytes, unit)
-	defer n.tracked.end(&r)
+	r := n.tracked.begin(offset, bytes, unit)
+	defer n.tracked.end(r)
 	switch {
 	case !aligned && flags&reqZeroes != 0:
-		return n.unalignedZeroes(co, &r, offset, bytes, flags)
+		return n.unalignedZeroes(co, r, offset, bytes, flags)
 	case !aligned:
-		return n.readModifyWrite(co, &r, offset, bytes, v, flags)
+		return n.readModifyWrite(co, r, offset, bytes, v, flags)
 	}
-	return n.alignedWrite(co, &r, offset, bytes, v, flags)
+	return n.alignedWrite(co, r, offset, bytes, v, flags)
 }
 
 func (n *Node) checkWritable(offset, bytes int64) error {

@@ -48,12 +48,11 @@ func lengthError(err error) error {
 
 func (n *Node) truncate(co *aio.Co, old, offset int64, exact bool, prealloc PreallocMode, flags ReqFlags) error {
 	// No write may touch the area that comes or goes meanwhile.
-	var r tracked
 	growing := max(0, offset-old)
-	n.tracked.begin(&r, offset-growing, growing, min(growing, 1))
-	defer n.tracked.end(&r)
+	r := n.tracked.begin(offset-growing, growing, min(growing, 1))
+	defer n.tracked.end(r)
 	if growing > 0 {
-		if err := n.tracked.wait(co, &r, 0); err != nil {
+		if err := n.tracked.wait(co, r, 0); err != nil {
 			return err
 		}
 	}

@@ -26,17 +26,19 @@ type trackedRequests struct {
 	mu          sync.Mutex
 	head        *tracked
 	serialising int
+	free        *tracked // for use again, linked by next
 }
 
 // begin enters a request. With a unit it is serialising from the start, so that
 // nobody who comes later slips in: it keeps its area, aligned to the unit, to
 // itself. Without one (0) it may overlap others.
-func (t *trackedRequests) begin(r *tracked, offset, bytes, unit int64) {
+func (t *trackedRequests) begin(offset, bytes, unit int64) *tracked {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.get()
 	r.offset, r.bytes = offset, bytes
 	r.overlapOffset, r.overlapBytes = offset, bytes
 	r.serialising = unit > 0
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if r.serialising {
 		t.serialising++
 		r.overlapOffset = alignDown(offset, unit)
@@ -47,6 +49,18 @@ func (t *trackedRequests) begin(r *tracked, offset, bytes, unit int64) {
 		t.head.prev = r
 	}
 	t.head = r
+	return r
+}
+
+// get takes memory for a request: as many as were under way at once are kept.
+func (t *trackedRequests) get() *tracked {
+	r := t.free
+	if r == nil {
+		return new(tracked)
+	}
+	t.free = r.next
+	*r = tracked{}
+	return r
 }
 
 func (t *trackedRequests) end(r *tracked) {
@@ -66,6 +80,7 @@ func (t *trackedRequests) end(r *tracked) {
 	if r.done != nil {
 		close(r.done)
 	}
+	r.next, t.free = t.free, r
 }
 
 // wait waits for every request that overlaps r and must not. Of two

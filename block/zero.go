@@ -99,10 +99,9 @@ func (n *Node) CoPdiscard(co *aio.Co, offset, bytes int64) error {
 	}
 	n.begin()
 	defer n.end()
-	var r tracked
-	n.tracked.begin(&r, offset, bytes, 0)
-	defer n.tracked.end(&r)
-	if err := n.tracked.wait(co, &r, 0); err != nil {
+	r := n.tracked.begin(offset, bytes, 0)
+	defer n.tracked.end(r)
+	if err := n.tracked.wait(co, r, 0); err != nil {
 		return err
 	}
 	err := n.discardPieces(co, d, offset, bytes)
