@@ -120,7 +120,7 @@ func New(cfg Config) *Instance {
 		Panicked:       i.panicked,
 	})
 	i.exports = i.newExports()
-	i.objects = qom.NewTree(qom.Hooks{NewIOThread: i.newIOThread}, qom.StorageDaemonTypes()...)
+	i.objects = qom.NewTree(qom.Hooks{NewIOThread: i.newIOThread, NewMainLoop: i.newMainLoop}, qom.StorageDaemonTypes()...)
 	i.chardevs = chardev.NewSet(i.objects, chardev.Config{NamedFD: i.fdSource(), Info: func(line string) { cfg.Notice("info: " + line) }})
 	i.register()
 	return i

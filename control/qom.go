@@ -96,19 +96,35 @@ func (i *Instance) qomListTypes(_ context.Context, a *schema.QomListTypesArgumen
 }
 
 // iothread is the event loop behind an iothread object: a context of the
-// graph. Its tuning values are kept by the object; Go's scheduler has no use
-// for them.
+// graph. Of its tuning values, thread-pool-max bounds how many requests block
+// in the system at once. The others are kept by the object; Go's scheduler has
+// no use for them.
 type iothread struct {
 	graph *block.Graph
-	ctx   *aio.Context
+	mainLoop
 }
 
-func (i *Instance) newIOThread(id string, _ qom.EventLoopParams) (qom.EventLoop, error) {
-	return &iothread{i.graph, i.graph.NewContext(id)}, nil
+// mainLoop is the event loop behind the main-loop object: the main context,
+// which is there without it as well.
+type mainLoop struct{ ctx *aio.Context }
+
+func (i *Instance) newIOThread(id string, p qom.EventLoopParams) (qom.EventLoop, error) {
+	t := &iothread{i.graph, mainLoop{i.graph.NewContext(id)}}
+	t.SetParams(p)
+	return t, nil
 }
 
-// SetParams has nothing to do, see [iothread].
-func (t *iothread) SetParams(qom.EventLoopParams) {}
+func (i *Instance) newMainLoop(p qom.EventLoopParams) (qom.EventLoop, error) {
+	m := &mainLoop{i.graph.Main()}
+	m.SetParams(p)
+	return m, nil
+}
+
+// SetParams takes what applies to contexts.
+func (m *mainLoop) SetParams(p qom.EventLoopParams) { m.ctx.SetMaxBlocking(int(p.ThreadPoolMax)) }
+
+// Close has nothing to do: the main context ends with the graph.
+func (m *mainLoop) Close() {}
 
 // Close lets go of the context; nodes that live there keep it.
 func (t *iothread) Close() { t.graph.RetireContext(t.ctx) }

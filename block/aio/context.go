@@ -32,6 +32,8 @@ type Context struct {
 	wakeSeq uint64
 	pollers int
 
+	blocking blocking
+
 	bhMu    sync.Mutex
 	bhs     []func(*Lock)
 	bhLoop  bool // a goroutine is on its way to run bhs
@@ -46,6 +48,7 @@ type Context struct {
 func NewContext(name string, guard Guard, tracer *trace.Tracer, report func(*PanicError)) *Context {
 	c := &Context{name: name, guard: guard, tracer: tracer, report: report}
 	c.wake.L = &c.wakeMu
+	c.blocking.max.Store(DefaultMaxBlocking)
 	return c
 }
 

@@ -13,7 +13,9 @@
 // (which waits for it when it closes) and holds the guard of that context, in
 // this program the block graph's read lock. [*Co] is the proof; there is no
 // way to make one but to run in a coroutine. Code that blocks needs no
-// callback: the Go runtime parks the goroutine.
+// callback: the Go runtime parks the goroutine. System calls that block take
+// threads, though: they are put between [Co.BeginBlocking] and EndBlocking, so
+// that a context has a bound of them.
 //
 // # The mixed wrapper
 //

@@ -24,10 +24,12 @@ func takeCacheOptions(o *block.Options) (c cacheOptions, err error) {
 }
 
 // CoInvalidateCache drops the pages of the file. O_DIRECT has not read any.
-func (n *node) CoInvalidateCache(*aio.Co) error {
+func (n *node) CoInvalidateCache(co *aio.Co) error {
 	if !n.cache.drop || n.file.direct() {
 		return nil
 	}
+	co.BeginBlocking()
+	defer co.EndBlocking()
 	if err := unix.Fadvise(n.file.fd, 0, 0, unix.FADV_DONTNEED); err != nil {
 		return failed(err, "fadvise failed")
 	}

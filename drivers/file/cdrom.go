@@ -20,15 +20,15 @@ const (
 )
 
 // CoIsInserted asks the drive.
-func (n *cdrom) CoIsInserted(*aio.Co) bool { return n.inserted() }
-
-func (n *cdrom) inserted() bool {
+func (n *cdrom) CoIsInserted(co *aio.Co) bool {
+	co.BeginBlocking()
+	defer co.EndBlocking()
 	status, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(n.file.fd), cdromDriveStatus, cdslCurrent)
 	return errno == 0 && status == cdsDiscOK
 }
 
-func (n *cdrom) checkMedium() error {
-	if n.inserted() {
+func (n *cdrom) checkMedium(co *aio.Co) error {
+	if n.CoIsInserted(co) {
 		return nil
 	}
 	return qerr.From(unix.ENOMEDIUM)
@@ -36,7 +36,7 @@ func (n *cdrom) checkMedium() error {
 
 // CoPreadv reads from the medium.
 func (n *cdrom) CoPreadv(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
-	if err := n.checkMedium(); err != nil {
+	if err := n.checkMedium(co); err != nil {
 		return err
 	}
 	return n.node.CoPreadv(co, offset, v, flags)
@@ -44,23 +44,23 @@ func (n *cdrom) CoPreadv(co *aio.Co, offset int64, v block.Vec, flags block.ReqF
 
 // CoPwritev writes to the medium.
 func (n *cdrom) CoPwritev(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
-	if err := n.checkMedium(); err != nil {
+	if err := n.checkMedium(co); err != nil {
 		return err
 	}
 	return n.node.CoPwritev(co, offset, v, flags)
 }
 
 // CoPdiscard does nothing but to look for a medium.
-func (n *cdrom) CoPdiscard(*aio.Co, int64, int64) error {
-	if err := n.checkMedium(); err != nil {
+func (n *cdrom) CoPdiscard(co *aio.Co, _, _ int64) error {
+	if err := n.checkMedium(co); err != nil {
 		return err
 	}
 	return errUnsupported
 }
 
 // CoTruncate accepts the length that the medium has.
-func (n *cdrom) CoTruncate(_ *aio.Co, offset int64, exact bool, prealloc block.PreallocMode, _ block.ReqFlags) error {
-	if !n.inserted() {
+func (n *cdrom) CoTruncate(co *aio.Co, offset int64, exact bool, prealloc block.PreallocMode, _ block.ReqFlags) error {
+	if !n.CoIsInserted(co) {
 		return qerr.WithErrnoOnly(unix.ENOMEDIUM, "No medium inserted")
 	}
 	return n.truncateDevice(offset, exact, prealloc)

@@ -19,11 +19,13 @@ type CopyRanger interface {
 
 // CoCopyRange lets the kernel copy between two regular files, which may share
 // blocks afterwards.
-func (n *regular) CoCopyRange(_ *aio.Co, src block.Instance, srcOff, dstOff, bytes int64) error {
+func (n *regular) CoCopyRange(co *aio.Co, src block.Instance, srcOff, dstOff, bytes int64) error {
 	from, ok := src.(*regular)
 	if !ok {
 		return errUnsupported
 	}
+	co.BeginBlocking()
+	defer co.EndBlocking()
 	for bytes > 0 {
 		// A count that fits into int everywhere; the kernel takes less anyway.
 		count := int(min(bytes, 1<<30))

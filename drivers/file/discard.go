@@ -32,14 +32,18 @@ func (s *discardStats) report(driver string) *block.DriverStats {
 }
 
 // CoPdiscard makes a hole.
-func (n *regular) CoPdiscard(_ *aio.Co, offset, bytes int64) error {
+func (n *regular) CoPdiscard(co *aio.Co, offset, bytes int64) error {
+	co.BeginBlocking()
+	defer co.EndBlocking()
 	return discard(&n.abilities, &n.discards, bytes, func() error {
 		return n.file.fallocate(holePunched, offset, bytes)
 	})
 }
 
 // CoPdiscard tells a block device to forget an area.
-func (n *device) CoPdiscard(_ *aio.Co, offset, bytes int64) error {
+func (n *device) CoPdiscard(co *aio.Co, offset, bytes int64) error {
+	co.BeginBlocking()
+	defer co.EndBlocking()
 	return discard(&n.abilities, &n.discards, bytes, func() error {
 		if !n.file.isBlock() {
 			return errUnsupported

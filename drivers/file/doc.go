@@ -26,6 +26,13 @@
 // locks belong to the open file description, so two nodes of one process
 // over one file are as strange to each other as two processes.
 //
+// # Requests that block
+//
+// A request makes its system calls on the goroutine it came on, between
+// BeginBlocking and EndBlocking of its coroutine: an event loop has a bound of
+// them (thread-pool-max). What the kernel answers from memory is not counted:
+// the length, and immediate requests.
+//
 // # Options
 //
 //	filename               path; /dev/fdset/N where the graph knows such names
@@ -41,6 +48,8 @@
 //
 // # Limits
 //
-// SCSI generic devices are treated as plain character devices. Vectors of
-// more than eight buffers cost an allocation.
+// Immediate requests are served by regular files without cache.direct, up to
+// 256 KiB and, for reads, 16 buffers. SCSI generic devices are treated as
+// plain character devices. Vectors of more than eight buffers cost an
+// allocation.
 package file

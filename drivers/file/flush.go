@@ -15,10 +15,12 @@ type flushState struct{ failed error }
 // pages it could not write as clean: the next fdatasync would succeed, the
 // data be lost. So a node on the page cache never flushes again (observed with
 // an injected error).
-func (n *node) CoFlush(*aio.Co) error {
+func (n *node) CoFlush(co *aio.Co) error {
 	if n.flushed.failed != nil {
 		return n.flushed.failed
 	}
+	co.BeginBlocking()
+	defer co.EndBlocking()
 	err := retry(func() error { return unix.Fdatasync(n.file.fd) })
 	if err == nil {
 		return nil

@@ -13,10 +13,12 @@ import (
 
 // CoPreadv reads with one system call where the kernel plays along. What lies
 // behind the end of the file reads as zeroes.
-func (n *node) CoPreadv(_ *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
+func (n *node) CoPreadv(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
 	if flags&block.ReqImmediate != 0 {
 		return n.file.readImmediate(offset, v)
 	}
+	co.BeginBlocking()
+	defer co.EndBlocking()
 	if n.file.aligned(v) {
 		return n.file.read(offset, v)
 	}
@@ -30,10 +32,12 @@ func (n *node) CoPreadv(_ *aio.Co, offset int64, v block.Vec, flags block.ReqFla
 }
 
 // CoPwritev writes.
-func (n *node) CoPwritev(_ *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
+func (n *node) CoPwritev(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
 	if flags&block.ReqImmediate != 0 {
 		return n.file.writeImmediate(offset, v)
 	}
+	co.BeginBlocking()
+	defer co.EndBlocking()
 	if n.file.aligned(v) {
 		return n.file.write(offset, v)
 	}

@@ -9,7 +9,7 @@ import (
 
 // CoBlockStatus tells data from holes, for callers that want to know: to all
 // others everything is data, as no other file would be read there.
-func (n *regular) CoBlockStatus(_ *aio.Co, wantZero bool, offset, bytes int64) (block.Status, error) {
+func (n *regular) CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) (block.Status, error) {
 	st := block.Status{
 		Flags: block.StatusData | block.StatusOffsetValid,
 		Bytes: bytes,
@@ -18,6 +18,8 @@ func (n *regular) CoBlockStatus(_ *aio.Co, wantZero bool, offset, bytes int64) (
 	if !wantZero {
 		return st, nil
 	}
+	co.BeginBlocking()
+	defer co.EndBlocking()
 	hole, end := n.file.extent(offset)
 	if hole {
 		st.Flags = block.StatusZero | block.StatusOffsetValid

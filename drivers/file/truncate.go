@@ -12,7 +12,9 @@ import (
 
 // CoTruncate changes the length of the file; it is always exact. The modes off,
 // falloc and full are known.
-func (n *regular) CoTruncate(_ *aio.Co, offset int64, _ bool, prealloc block.PreallocMode, _ block.ReqFlags) error {
+func (n *regular) CoTruncate(co *aio.Co, offset int64, _ bool, prealloc block.PreallocMode, _ block.ReqFlags) error {
+	co.BeginBlocking()
+	defer co.EndBlocking()
 	length, err := n.file.length()
 	if err != nil {
 		return failed(err, "Could not stat file")

@@ -14,7 +14,9 @@ import (
 // unwritten extents; and unwritten extents alone, behind the end. Which errors
 // lead to the next way and which are remembered was observed with injected
 // ones.
-func (n *regular) CoPwriteZeroes(_ *aio.Co, offset, bytes int64, flags block.ReqFlags) error {
+func (n *regular) CoPwriteZeroes(co *aio.Co, offset, bytes int64, flags block.ReqFlags) error {
+	co.BeginBlocking()
+	defer co.EndBlocking()
 	if flags&block.ReqMayUnmap != 0 {
 		if err := n.file.punchForZeroes(offset, bytes); !errors.Is(err, unix.ENOTSUP) {
 			return err
@@ -93,7 +95,9 @@ func (n *regular) allocate(offset, bytes int64) error {
 // CoPwriteZeroes zeroes an area of a block device. The kernel's own zeroing
 // goes past the page cache, which O_DIRECT does as well; and it may be slow,
 // which a caller without fallback does not want.
-func (n *device) CoPwriteZeroes(_ *aio.Co, offset, bytes int64, flags block.ReqFlags) error {
+func (n *device) CoPwriteZeroes(co *aio.Co, offset, bytes int64, flags block.ReqFlags) error {
+	co.BeginBlocking()
+	defer co.EndBlocking()
 	if flags&block.ReqMayUnmap != 0 {
 		if err := n.file.punchForZeroes(offset, bytes); !errors.Is(err, unix.ENOTSUP) {
 			return err
