@@ -74,7 +74,8 @@ func (c *nbdClient) serve() error {
 		return err
 	}
 	if err := c.transmit(); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("Disconnect client, due to: %w", err) //nolint:staticcheck // the reference's words
+		//lint:ignore ST1005 These are the reference's words.
+		return fmt.Errorf("Disconnect client, due to: %w", err)
 	}
 	return nil
 }

@@ -17,7 +17,9 @@ const (
 
 // ErrMagic is returned for what does not begin as it must: the two sides have
 // lost each other, and the connection is of no use any more.
-var ErrMagic = errors.New("Bad magic received") //nolint:staticcheck // the reference's words
+//
+//lint:ignore ST1005 These are the reference's words.
+var ErrMagic = errors.New("Bad magic received")
 
 // MagicError is [ErrMagic] for a request.
 type MagicError struct{ Got, Want uint32 }

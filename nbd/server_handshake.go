@@ -97,7 +97,8 @@ func (h *serverHandshake) greet() error {
 	}
 	flags := binary.BigEndian.Uint32(answer[:])
 	if unknown := flags &^ uint32(HandshakeFixedNewstyle|HandshakeNoZeroes); unknown != 0 {
-		return fmt.Errorf("Unknown client flags %#x received", unknown) //nolint:staticcheck // the reference's words
+		//lint:ignore ST1005 These are the reference's words.
+		return fmt.Errorf("Unknown client flags %#x received", unknown)
 	}
 	h.fixed = flags&uint32(HandshakeFixedNewstyle) != 0
 	h.noZeroes = flags&uint32(HandshakeNoZeroes) != 0
@@ -143,11 +144,13 @@ func (h *serverHandshake) answer(opt Option, data []byte) error {
 		return ErrAborted
 	case opt == OptExportName && needTLS:
 		// This option has no way to say no but to hang up.
-		return fmt.Errorf("Option %#x not permitted before TLS", uint32(opt)) //nolint:staticcheck // the reference's words
+		//lint:ignore ST1005 These are the reference's words.
+		return fmt.Errorf("Option %#x not permitted before TLS", uint32(opt))
 	case opt == OptExportName:
 		return h.exportName(string(data))
 	case !h.fixed:
-		return fmt.Errorf("Unsupported option %d (%v)", uint32(opt), opt) //nolint:staticcheck // the reference's words
+		//lint:ignore ST1005 These are the reference's words.
+		return fmt.Errorf("Unsupported option %d (%v)", uint32(opt), opt)
 	case needTLS && opt != OptStartTLS:
 		h.refuse(opt, RepErrTLSRequired, "Option %#x not permitted before TLS", uint32(opt))
 		return h.flush()
