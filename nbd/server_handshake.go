@@ -144,7 +144,6 @@ func (h *serverHandshake) answer(opt Option, data []byte) error {
 		return ErrAborted
 	case opt == OptExportName && needTLS:
 		// This option has no way to say no but to hang up.
-		//lint:ignore ST1005 These are the reference's words.
 		return fmt.Errorf("Option %#x not permitted before TLS", uint32(opt))
 	case opt == OptExportName:
 		return h.exportName(string(data))
