@@ -125,9 +125,10 @@ func (b *Backend) Remove(l *aio.Lock) {
 	})
 }
 
-// SetPerm changes what the backend takes and shares.
+// SetPerm changes what the backend takes and shares. While the node is another
+// process's that shows only when it comes back.
 func (b *Backend) SetPerm(l *aio.Lock, perm, shared Perm) error {
-	if b.root != nil {
+	if b.root != nil && !b.inactive {
 		err := b.graph.Write(l, "permissions of a backend", func(w *Write) error {
 			w.setPerm(b.root, perm, shared)
 			return w.refreshPerms(nil, b.root.node)

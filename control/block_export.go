@@ -120,9 +120,6 @@ func (i *Instance) nbdServerAdd(l *aio.Lock, a *schema.NbdServerAddOptions) erro
 	if err != nil {
 		return err
 	}
-	if !i.exports.ServerRunning() {
-		return qerr.New("NBD server not running")
-	}
 	name := orDefault(a.Name, a.Device)
 	o := &export.Options{
 		Type:     export.NBD,

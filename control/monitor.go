@@ -14,6 +14,7 @@ import (
 	"github.com/qmpblock/qmpblock/qjson"
 	"github.com/qmpblock/qmpblock/qmp"
 	"github.com/qmpblock/qmpblock/schema"
+	"github.com/qmpblock/qmpblock/sockets"
 )
 
 // monitor is a QMP monitor and the character device it sits on.
@@ -155,9 +156,9 @@ func (i *Instance) namedFDs(s *qmp.Session) *fdset.Named {
 
 // fdSource hands out the descriptors that clients named, to sockets that are
 // to be made of them. The daemon has no command that names one.
-func (i *Instance) fdSource() func(context.Context, string) (*os.File, error) {
+func (i *Instance) fdSource() sockets.FDSource {
 	if i.cfg.Personality != System {
-		return nil
+		return sockets.NoFDs
 	}
 	return func(ctx context.Context, name string) (*os.File, error) {
 		return i.namedFDs(qmp.SessionFrom(ctx)).Take(name)

@@ -73,15 +73,25 @@ func (s *Set) moveNode(l *aio.Lock, n *block.Node, o *Options) error {
 
 // newExport makes an export with nothing in it.
 func (s *Set) newExport(o *Options) *Export {
-	perm := block.PermConsistentRead
-	if o.Writable {
-		perm |= block.PermWrite
-	}
-	b := s.cfg.Graph.NewBackend("", perm, block.PermAll&^block.PermResize)
+	b := s.cfg.Graph.NewBackend("", perms(o.Writable), block.PermAll)
 	b.SetWriteCache(!o.WriteThrough)
 	b.AllowInactive = o.AllowInactive
 	b.FixedContext = o.FixedIOThread
 	e := &Export{set: s, id: o.ID, typ: o.Type, backend: b, writable: o.Writable, kind: s.kinds[o.Type]()}
 	e.refs.n.Store(1)
 	return e
+}
+
+// perms are what an export takes of its node.
+func perms(writable bool) block.Perm {
+	if writable {
+		return block.PermConsistentRead | block.PermWrite
+	}
+	return block.PermConsistentRead
+}
+
+// keepSize lets nobody resize the node: for kinds whose clients are told its
+// length once.
+func (e *Export) keepSize(l *aio.Lock) error {
+	return e.backend.SetPerm(l, perms(e.writable), block.PermAll&^block.PermResize)
 }

@@ -4,10 +4,10 @@
 // # Exports
 //
 // An [Export] holds one node by a backend of its own. Like every user it takes
-// permissions on the node (to read, and to write if it is writable), leaves
-// others everything but resizing, and is held up by drained sections. Where
-// requests run follows from the node: an export may ask for an iothread, and
-// the node moves there if its other users let it.
+// permissions on the node (to read, and to write if it is writable), lets
+// others do all but what its kind cannot bear, and is held up by drained
+// sections. Where requests run follows from the node: an export may ask for an
+// iothread, and the node moves there if its other users let it.
 //
 // A [Set] knows the exports of one daemon by their ids, whatever their kind.
 //

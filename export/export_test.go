@@ -29,9 +29,12 @@ type fake struct {
 	deleted bool
 }
 
-func (f *fake) create(_ *aio.Lock, e *Export, _ *Options) error {
+func (f *fake) create(l *aio.Lock, e *Export, _ *Options) error {
 	f.export = e
-	return f.refuse
+	if f.refuse != nil {
+		return f.refuse
+	}
+	return e.keepSize(l)
 }
 
 func (f *fake) requestShutdown(*aio.Lock) {
@@ -251,8 +254,8 @@ func TestInactiveNode(t *testing.T) {
 	writable := func(o *Options) { o.Writable = true }
 	allowed := func(o *Options) { o.Writable, o.AllowInactive = true, true }
 	root := w.mustAdd("allows", allowed).export.Backend().Root()
-	if n.Active() || root.Perm() != 0 {
-		t.Errorf("active %v, takes %v", n.Active(), root.Perm())
+	if n.Active() || root.Perm() != 0 || root.Shared() != block.PermAll {
+		t.Errorf("active %v, takes %v, shares %v", n.Active(), root.Perm(), root.Shared())
 	}
 	if err := setActive(true); err != nil {
 		t.Fatal(err)

@@ -59,6 +59,9 @@ func (e *nbdExport) create(l *aio.Lock, of *Export, o *Options) error {
 	case e.server.find(e.name) != nil:
 		return qerr.New("NBD server already has export named '%s'", e.name)
 	}
+	if err := of.keepSize(l); err != nil {
+		return err
+	}
 	if o.NBD.Description != nil {
 		e.desc = *o.NBD.Description
 	}

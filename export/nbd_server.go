@@ -190,9 +190,6 @@ func (n *nbdServer) handshake(conn net.Conn) (*nbd.Session, error) {
 	return s, s.Conn.SetDeadline(time.Time{})
 }
 
-// ServerRunning tells whether the NBD server runs.
-func (s *Set) ServerRunning() bool { return s.server != nil }
-
 // offers lists the exports for the handshake.
 func (n *nbdServer) offers() []nbd.Offer {
 	n.mu.Lock()

@@ -77,6 +77,7 @@ var negotiations = append([]string{
 var commands = []func(*rand.Rand) (string, object){
 	blockdevAdd, blockdevAdd, blockdevAdd, blockdevAdd, blockdevDel, blockdevDel, blockdevReopen, blockdevReopen,
 	setActive, resize, resize, threshold, query, query, query, setIOThread,
+	serverStart, serverStart, serverStart, serverStop, exportAdd, exportAdd, exportAdd, exportAdd, exportDel, serverAdd, serverRemove,
 	objectAdd, objectDel, qomList, qomGet, qomSet, chardevAdd, chardevRemove, chardevChange, ringbufWrite, ringbufRead, unknown,
 }
 
@@ -184,11 +185,68 @@ func query(r *rand.Rand) (string, object) {
 		return "query-blockstats", object{{"query-nodes", r.IntN(2) == 0}}
 	}
 	return pick(r, "query-named-block-nodes", "query-block", "query-blockstats", "query-chardev", "query-version",
-		"query-jobs", "query-block-exports", "x-debug-query-block-graph", "query-chardev-backends"), nil
+		"query-jobs", "query-block-exports", "query-block-exports", "x-debug-query-block-graph", "query-chardev-backends"), nil
 }
 
 func setIOThread(r *rand.Rand) (string, object) {
 	return "x-blockdev-set-iothread", object{{"node-name", node(r)}, {"iothread", pick[any](r, nil, "io0", "nope")}}
+}
+
+// serverStart asks for a server that is there at once, if at all: a name of a
+// host could take long, and an empty path leaves files behind.
+func serverStart(r *rand.Rand) (string, object) {
+	addr := object{{"type", "unix"}, {"data", object{{"path", fixed{pick(r, "n.sock", "n.sock", "m.sock", "no/such/n.sock", "a.raw/n.sock")}}}}}
+	switch r.IntN(8) {
+	case 0:
+		addr = object{{"type", "inet"}, {"data", object{{"host", fixed{"127.0.0.1"}}, {"port", fixed{pick(r, "0", "x")}}}}}
+	case 1:
+		addr = object{{"type", "fd"}, {"data", object{{"str", pick(r, "x", "1x")}}}}
+	}
+	o := object{{"addr", addr}}
+	o.sometimes(r, 8, "max-connections", pick[any](r, 0, 1, -1, int64(1)<<32))
+	o.sometimes(r, 8, "handshake-max-seconds", pick[any](r, 0, 1, -1, int64(1)<<32))
+	o.sometimes(r, 12, "tls-creds", pick(r, "nope", "s0", "io0", ""))
+	o.sometimes(r, 12, "tls-authz", "nope")
+	return "nbd-server-start", o
+}
+
+func serverStop(*rand.Rand) (string, object) { return "nbd-server-stop", nil }
+
+func export(r *rand.Rand) string { return pick(r, "e0", "e1", "n0", "n1", "1x", "nope") }
+
+func exportAdd(r *rand.Rand) (string, object) {
+	// Of the other types we have none.
+	o := object{{"type", fixed{"nbd"}}, {"id", export(r)}, {"node-name", node(r)}}
+	o.sometimes(r, 3, "name", pick(r, "x", "y", "", "ä", strings.Repeat("long", 1025)))
+	o.sometimes(r, 8, "description", pick(r, "text", "", strings.Repeat("long", 1025)))
+	o.sometimes(r, 3, "writable", r.IntN(3) > 0)
+	o.sometimes(r, 8, "writethrough", r.IntN(2) == 0)
+	o.sometimes(r, 4, "iothread", pick(r, "io0", "io0", "/objects/io0", "nope", ""))
+	o.sometimes(r, 4, "fixed-iothread", r.IntN(2) == 0)
+	o.sometimes(r, 4, "allow-inactive", r.IntN(2) == 0)
+	o.sometimes(r, 10, "allocation-depth", r.IntN(2) == 0)
+	o.sometimes(r, 10, "bitmaps", list{pick[any](r, "nope", object{{"node", node(r)}, {"name", "nope"}})})
+	return "block-export-add", o
+}
+
+func exportDel(r *rand.Rand) (string, object) {
+	o := object{{"id", export(r)}}
+	o.sometimes(r, 2, "mode", pick(r, "safe", "hard"))
+	return "block-export-del", o
+}
+
+func serverAdd(r *rand.Rand) (string, object) {
+	o := object{{"device", node(r)}}
+	o.sometimes(r, 3, "name", pick(r, "x", "n1", ""))
+	o.sometimes(r, 3, "writable", r.IntN(2) == 0)
+	o.sometimes(r, 10, "bitmap", "nope")
+	return "nbd-server-add", o
+}
+
+func serverRemove(r *rand.Rand) (string, object) {
+	o := object{{"name", export(r)}}
+	o.sometimes(r, 2, "mode", pick(r, "safe", "hard"))
+	return "nbd-server-remove", o
 }
 
 func identifier(r *rand.Rand) string { return pick(r, "io0", "s0", "s1", "nope", "1x") }
