@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
+	"syscall"
 )
 
 // Offer is an export as a server's handshake sees it.
@@ -53,7 +55,8 @@ type Session struct {
 	MinBlock uint32
 }
 
-// ErrAborted is returned when the client ends the handshake in due form.
+// ErrAborted is returned when the client ends the handshake in due form, or
+// has never said anything.
 var ErrAborted = errors.New("the client aborted the handshake")
 
 // ServerHandshake leads the server's side of the handshake (section
@@ -93,7 +96,7 @@ func (h *serverHandshake) greet() error {
 	}
 	var answer [4]byte
 	if _, err := io.ReadFull(h.s.Conn, answer[:]); err != nil {
-		return err
+		return ErrAborted
 	}
 	flags := binary.BigEndian.Uint32(answer[:])
 	if unknown := flags &^ uint32(HandshakeFixedNewstyle|HandshakeNoZeroes); unknown != 0 {
@@ -108,8 +111,9 @@ func (h *serverHandshake) greet() error {
 // serveOption reads one option and answers it.
 func (h *serverHandshake) serveOption() error {
 	var head [16]byte
-	if _, err := io.ReadFull(h.s.Conn, head[:]); err != nil {
-		return err
+	if n, err := io.ReadFull(h.s.Conn, head[:]); err != nil {
+		what := []string{"opts magic", "opts magic", "option", "option length"}[n/4]
+		return fmt.Errorf("Failed to read %s: %w", what, readError(err)) //nolint:staticcheck // the reference's words
 	}
 	if binary.BigEndian.Uint64(head[:]) != magicOption {
 		return ErrMagic
@@ -120,56 +124,63 @@ func (h *serverHandshake) serveOption() error {
 		return fmt.Errorf("len (%d) is larger than max len (%d)", length, MaxPayload)
 	}
 	h.out = h.out[:0]
-	if length > MaxOption {
-		// Whoever sends so much can wait until it is gone.
-		if _, err := io.CopyN(io.Discard, h.s.Conn, int64(length)); err != nil {
-			return err
-		}
-		h.refuse(opt, RepErrTooBig, "option '%v' is too long", opt)
-		return h.flush()
-	}
-	data := make([]byte, length)
-	if _, err := io.ReadFull(h.s.Conn, data); err != nil {
+	d := &decoder{in: h.s.Conn, left: length}
+	if err := h.answer(opt, d); err != nil {
 		return err
 	}
-	return h.answer(opt, data)
+	return h.flush()
 }
 
-func (h *serverHandshake) answer(opt Option, data []byte) error {
+func (h *serverHandshake) answer(opt Option, d *decoder) error {
 	needTLS := h.cfg.StartTLS != nil && !h.secret
 	switch {
-	case opt == OptAbort:
-		h.ack(opt)
-		_ = h.flush() // the client need not wait for it
-		return ErrAborted
 	case opt == OptExportName && needTLS:
 		// This option has no way to say no but to hang up.
 		return fmt.Errorf("Option %#x not permitted before TLS", uint32(opt))
 	case opt == OptExportName:
-		return h.exportName(string(data))
+		return h.exportName(d)
 	case !h.fixed:
 		//lint:ignore ST1005 These are the reference's words.
 		return fmt.Errorf("Unsupported option %d (%v)", uint32(opt), opt)
+	case opt == OptAbort:
+		h.ack(opt)
+		_ = h.flush() // the client need not wait for it
+		return ErrAborted
 	case needTLS && opt != OptStartTLS:
 		h.refuse(opt, RepErrTLSRequired, "Option %#x not permitted before TLS", uint32(opt))
-		return h.flush()
+		return d.drop()
 	}
 	switch opt {
 	case OptList:
-		h.list(data)
+		return h.list(d)
 	case OptStartTLS:
-		return h.startTLS(data)
+		return h.startTLS(d)
 	case OptInfo, OptGo:
-		return h.info(opt, data)
+		return h.info(opt, d)
 	case OptStructuredReply, OptExtendedHeaders:
-		h.raiseMode(opt, data)
+		return h.raiseMode(opt, d)
 	case OptListMetaContext, OptSetMetaContext:
-		h.metaContexts(opt, data)
-	default:
-		h.refuse(opt, RepErrUnsupported, "Unsupported option %d (%v)", uint32(opt), opt)
+		return h.metaContexts(opt, d)
 	}
-	return h.flush()
+	h.refuse(opt, RepErrUnsupported, "Unsupported option %d (%v)", uint32(opt), opt)
+	return d.drop()
 }
+
+// readError puts the end of a connection into the reference's words.
+func readError(err error) error {
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errEnd
+	case errors.Is(err, syscall.ECONNRESET):
+		return errReset
+	}
+	return err
+}
+
+var (
+	errEnd   = errors.New("Unexpected end-of-file before all data were read")     //nolint:staticcheck // the reference's words
+	errReset = errors.New("Unable to read from socket: Connection reset by peer") //nolint:staticcheck // the reference's words
+)
 
 // The replies are gathered and leave together.
 
@@ -194,16 +205,17 @@ func (h *serverHandshake) refuse(opt Option, why OptionReply, format string, arg
 }
 
 func (h *serverHandshake) flush() error {
+	if len(h.out) == 0 {
+		return nil
+	}
 	_, err := h.s.Conn.Write(h.out)
 	return err
 }
 
 // refuseData refuses data of an option that has none.
-func (h *serverHandshake) refuseData(opt Option, data []byte) bool {
-	if len(data) > 0 {
-		h.refuse(opt, RepErrInvalid, "option '%v' has unexpected length", opt)
-	}
-	return len(data) > 0
+func (h *serverHandshake) refuseData(opt Option, d *decoder) error {
+	h.refuse(opt, RepErrInvalid, "option '%v' has unexpected length", opt)
+	return d.drop()
 }
 
 // refuseName answers a client that named an export which is not there.
@@ -217,16 +229,24 @@ func (h *serverHandshake) refuseName(opt Option, name string) {
 }
 
 // exportName is the option of old: no errors, no information.
-func (h *serverHandshake) exportName(name string) error {
-	if len(name) > MaxString {
-		return fmt.Errorf("an export name of %d bytes", len(name))
+func (h *serverHandshake) exportName(d *decoder) error {
+	if h.s.Mode == Extended {
+		return errors.New("Extended headers already negotiated") //nolint:staticcheck // the reference's words
 	}
+	if d.left > MaxString {
+		return errors.New("Bad length received") //nolint:staticcheck // the reference's words
+	}
+	b := d.bytes(d.left)
+	if d.err != nil {
+		return fmt.Errorf("Failed to read export name: %w", d.err) //nolint:staticcheck // the reference's words
+	}
+	name, _, _ := strings.Cut(string(b), "\x00")
 	o := h.cfg.Find(name)
 	if o == nil || !h.enter(name, o) {
 		return errors.New("export not found")
 	}
 	e := o.Describe()
-	b := binary.BigEndian.AppendUint64(nil, e.Size)
+	b = binary.BigEndian.AppendUint64(nil, e.Size)
 	b = binary.BigEndian.AppendUint16(b, uint16(h.flagsOf(e)))
 	if !h.noZeroes {
 		b = append(b, make([]byte, 124)...)
@@ -252,7 +272,8 @@ func (h *serverHandshake) flagsOf(e Export) TransmissionFlags {
 	if h.s.Mode >= Structured {
 		flags |= FlagSendDF
 	}
-	if h.s.Mode >= Extended {
+	// Who has entered an export and chosen no context cannot ask for any.
+	if h.s.Mode >= Extended && (h.s.Offer == nil || len(h.s.MetaContexts) > 0) {
 		flags |= FlagBlockStatusPayload
 	}
 	return flags
@@ -260,35 +281,36 @@ func (h *serverHandshake) flagsOf(e Export) TransmissionFlags {
 
 // list names the exports; descriptions follow names, which the protocol
 // leaves to servers.
-func (h *serverHandshake) list(data []byte) {
-	if h.refuseData(OptList, data) {
-		return
+func (h *serverHandshake) list(d *decoder) error {
+	if d.left > 0 {
+		return h.refuseData(OptList, d)
 	}
 	for _, o := range h.cfg.Offers() {
 		e := o.Describe()
 		h.reply(OptList, RepServer, appendString(nil, e.Name), []byte(e.Description))
 	}
 	h.ack(OptList)
+	return nil
 }
 
 // startTLS begins anew behind the TLS handshake: what was agreed before could
 // have been an attacker's.
-func (h *serverHandshake) startTLS(data []byte) error {
+func (h *serverHandshake) startTLS(d *decoder) error {
 	switch {
-	case len(data) > 0:
-		h.refuseData(OptStartTLS, data)
-		return h.flush()
+	case d.left > 0:
+		return h.refuseData(OptStartTLS, d)
 	case h.secret:
 		h.refuse(OptStartTLS, RepErrInvalid, "TLS already enabled")
-		return h.flush()
+		return nil
 	case h.cfg.StartTLS == nil:
 		h.refuse(OptStartTLS, RepErrPolicy, "TLS not configured")
-		return h.flush()
+		return nil
 	}
 	h.ack(OptStartTLS)
 	if err := h.flush(); err != nil {
 		return err
 	}
+	h.out = h.out[:0]
 	conn, err := h.cfg.StartTLS(h.s.Conn)
 	if err != nil {
 		return err
@@ -299,29 +321,36 @@ func (h *serverHandshake) startTLS(data []byte) error {
 }
 
 // info answers INFO, and GO, which enters the export besides.
-func (h *serverHandshake) info(opt Option, data []byte) error {
-	d := decoder{b: data}
+func (h *serverHandshake) info(opt Option, d *decoder) error {
 	name := d.string()
-	requests := make([]InfoType, d.uint16())
-	for i := range requests {
-		requests[i] = InfoType(d.uint16())
-	}
-	if !h.decoded(opt, &d) {
-		return h.flush()
+	requests := decodeInfoTypes(d)
+	if d.failed() || d.left > 0 {
+		return h.refuseMistake(opt, d)
 	}
 	o := h.cfg.Find(name)
 	if o == nil {
 		h.refuseName(opt, name)
-		return h.flush()
+		return nil
+	}
+	if opt == OptGo && !h.enter(name, o) {
+		h.refuseName(opt, name)
+		return nil
 	}
 	h.describe(opt, o.Describe(), requests)
-	if opt == OptGo && !h.enter(name, o) {
-		h.out = h.out[:0]
-		h.refuseName(opt, name)
-		return h.flush()
-	}
 	h.ack(opt)
-	return h.flush()
+	return nil
+}
+
+func decodeInfoTypes(d *decoder) []InfoType {
+	types := make([]InfoType, d.uint16())
+	b := d.bytes(2 * uint32(len(types)))
+	if d.failed() {
+		return nil
+	}
+	for i := range types {
+		types[i] = InfoType(binary.BigEndian.Uint16(b[2*i:]))
+	}
+	return types
 }
 
 // describe sends what the client asked to know, and what it should.
@@ -358,29 +387,30 @@ func appendString(dst []byte, s string) []byte {
 	return append(dst, s...)
 }
 
-// decoded checks that an option's data was as long as it said.
-func (h *serverHandshake) decoded(opt Option, d *decoder) bool {
+// refuseMistake answers an option whose data is not what it must be.
+func (h *serverHandshake) refuseMistake(opt Option, d *decoder) error {
 	switch {
 	case d.tooLong > 0:
 		h.refuse(opt, RepErrInvalid, "Invalid name length: %d", d.tooLong)
+	case d.nul:
+		h.refuse(opt, RepErrInvalid, "Unexpected embedded NUL in option %v", opt)
 	case d.short:
 		h.refuse(opt, RepErrInvalid, "Inconsistent lengths in option %v", opt)
-	case len(d.b) > 0:
-		h.refuse(opt, RepErrInvalid, "option '%v' has unexpected length", opt)
 	default:
-		return true
+		h.refuse(opt, RepErrInvalid, "option '%v' has unexpected length", opt)
 	}
-	return false
+	return d.drop()
 }
 
 // raiseMode agrees on structured replies or extended headers.
-func (h *serverHandshake) raiseMode(opt Option, data []byte) {
+func (h *serverHandshake) raiseMode(opt Option, d *decoder) error {
 	mode := Structured
 	if opt == OptExtendedHeaders {
 		mode = Extended
 	}
 	switch {
-	case h.refuseData(opt, data):
+	case d.left > 0:
+		return h.refuseData(opt, d)
 	case h.s.Mode == Extended && mode == Structured:
 		h.refuse(opt, RepErrExtHeaderRequired, "extended headers already negotiated")
 	case h.s.Mode == mode:
@@ -389,4 +419,5 @@ func (h *serverHandshake) raiseMode(opt Option, data []byte) {
 		h.s.Mode = mode
 		h.ack(opt)
 	}
+	return nil
 }

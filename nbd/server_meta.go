@@ -7,7 +7,7 @@ import (
 
 // metaContexts answers LIST_META_CONTEXT, which tells what there is, and
 // SET_META_CONTEXT, which chooses (section "Metadata querying").
-func (h *serverHandshake) metaContexts(opt Option, data []byte) {
+func (h *serverHandshake) metaContexts(opt Option, d *decoder) error {
 	set := opt == OptSetMetaContext
 	if set {
 		// Whatever comes of it, what was set before counts no more.
@@ -15,23 +15,22 @@ func (h *serverHandshake) metaContexts(opt Option, data []byte) {
 	}
 	if set && h.s.Mode < Structured {
 		h.refuse(opt, RepErrInvalid, "request option '%v' when structured reply is not negotiated", opt)
-		return
+		return d.drop()
 	}
-	d := decoder{b: data}
 	name := d.string()
-	queries := decodeQueries(&d)
-	if !h.decoded(opt, &d) {
-		return
+	if d.failed() {
+		return h.refuseMistake(opt, d)
 	}
 	o := h.cfg.Find(name)
 	if o == nil {
 		h.refuseName(opt, name)
-		return
+		return d.drop()
 	}
-	for _, c := range o.MetaContexts() {
-		if !c.asked(queries, set) {
-			continue
-		}
+	asked := decodeQueries(d, o.MetaContexts(), set)
+	if d.failed() {
+		return h.refuseMistake(opt, d)
+	}
+	for _, c := range asked {
 		id := uint32(0) // listed contexts have none yet
 		if set {
 			id = c.ID
@@ -41,29 +40,41 @@ func (h *serverHandshake) metaContexts(opt Option, data []byte) {
 	}
 	h.metaExport = name
 	h.ack(opt)
+	// What is left of the data is taken for the next option (observed; the
+	// reference dies if it makes a good one).
+	return nil
 }
 
-func decodeQueries(d *decoder) []string {
-	var queries []string
-	for n := d.uint32(); n > 0 && !d.short; n-- {
-		// One that is longer than any name fits nothing.
-		if q := d.bytes(d.uint32()); !d.short {
-			queries = append(queries, string(q))
+// decodeQueries returns the contexts that are meant. Lists can be asked for
+// without a query, for all there is.
+func decodeQueries(d *decoder, contexts []MetaContext, set bool) []MetaContext {
+	n := d.uint32()
+	if n == 0 && !set {
+		return contexts
+	}
+	meant := make([]bool, len(contexts))
+	for ; n > 0 && !d.failed(); n-- {
+		length := d.uint32()
+		if length > MaxString {
+			d.skip(length) // it is longer than any name, and fits nothing
+			continue
+		}
+		query := d.text(length)
+		for i, c := range contexts {
+			meant[i] = meant[i] || c.meant(query, set)
 		}
 	}
-	return queries
+	var chosen []MetaContext
+	for i, c := range contexts {
+		if meant[i] {
+			chosen = append(chosen, c)
+		}
+	}
+	return chosen
 }
 
-// asked tells whether one of the queries means the context. Lists can be asked
-// for whole namespaces, or without a query for all there is.
-func (c MetaContext) asked(queries []string, set bool) bool {
-	if !set && len(queries) == 0 {
-		return true
-	}
-	for _, q := range queries {
-		if q == c.Name || !set && strings.HasSuffix(q, ":") && strings.HasPrefix(c.Name, q) {
-			return true
-		}
-	}
-	return false
+// meant tells whether a query means the context. Lists can be asked for whole
+// namespaces.
+func (c MetaContext) meant(query string, set bool) bool {
+	return query == c.Name || !set && strings.HasSuffix(query, ":") && strings.HasPrefix(c.Name, query)
 }

@@ -203,9 +203,6 @@ const (
 	// MaxPayload bounds the data of one request or chunk, and without
 	// extended headers the length of a read.
 	MaxPayload = 32 << 20
-	// MaxOption bounds the data of one option or of the reply to one: enough
-	// for names, and for as many contexts as anybody has use for.
-	MaxOption = 64 << 10
 )
 
 // Mode is how the server replies in the transmission phase.
