@@ -134,7 +134,20 @@ type instance struct {
 	took time.Duration
 }
 
+// start starts a daemon. The reference may spin for ever, or end, when its
+// first client goes at once, about one time in a thousand: then another gets
+// the work.
 func start(path string) (*instance, error) {
+	const tries = 3
+	for try := 1; ; try++ {
+		i, err := startOnce(path)
+		if err == nil || try == tries {
+			return i, err
+		}
+	}
+}
+
+func startOnce(path string) (*instance, error) {
 	dir, err := os.MkdirTemp("", "speed")
 	if err != nil {
 		return nil, err
@@ -166,7 +179,8 @@ func (i *instance) open(path string) error {
 	// QEMU may greet a client twice that comes while it starts, or drop one
 	// that comes right behind it: the work is for one that comes later.
 	i.close()
-	if err := i.process.AwaitSocket(socket, patience); err != nil {
+	const settling = 5 * time.Second
+	if err := i.process.AwaitSocket(socket, settling); err != nil {
 		return err
 	}
 	for end := time.Now().Add(patience); ; i.close() {
