@@ -1,6 +1,12 @@
 package nbd
 
-import "syscall"
+import (
+	"fmt"
+	"syscall"
+)
+
+// complain makes an error in the reference's words, which begin as they like.
+func complain(format string, args ...any) error { return fmt.Errorf(format, args...) }
 
 // The errors that go over the wire (section "Error values"). The numbers are
 // the protocol's own, which Linux happens to share.

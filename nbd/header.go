@@ -2,7 +2,6 @@ package nbd
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 )
 
@@ -17,9 +16,7 @@ const (
 
 // ErrMagic is returned for what does not begin as it must: the two sides have
 // lost each other, and the connection is of no use any more.
-//
-//lint:ignore ST1005 These are the reference's words.
-var ErrMagic = errors.New("Bad magic received")
+var ErrMagic = complain("Bad magic received")
 
 // MagicError is [ErrMagic] for a request.
 type MagicError struct{ Got, Want uint32 }

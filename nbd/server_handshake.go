@@ -100,8 +100,7 @@ func (h *serverHandshake) greet() error {
 	}
 	flags := binary.BigEndian.Uint32(answer[:])
 	if unknown := flags &^ uint32(HandshakeFixedNewstyle|HandshakeNoZeroes); unknown != 0 {
-		//lint:ignore ST1005 These are the reference's words.
-		return fmt.Errorf("Unknown client flags %#x received", unknown)
+		return complain("Unknown client flags %#x received", unknown)
 	}
 	h.fixed = flags&uint32(HandshakeFixedNewstyle) != 0
 	h.noZeroes = flags&uint32(HandshakeNoZeroes) != 0
@@ -113,7 +112,7 @@ func (h *serverHandshake) serveOption() error {
 	var head [16]byte
 	if n, err := io.ReadFull(h.s.Conn, head[:]); err != nil {
 		what := []string{"opts magic", "opts magic", "option", "option length"}[n/4]
-		return fmt.Errorf("Failed to read %s: %w", what, readError(err)) //nolint:staticcheck // the reference's words
+		return complain("Failed to read %s: %w", what, readError(err))
 	}
 	if binary.BigEndian.Uint64(head[:]) != magicOption {
 		return ErrMagic
@@ -136,12 +135,11 @@ func (h *serverHandshake) answer(opt Option, d *decoder) error {
 	switch {
 	case opt == OptExportName && needTLS:
 		// This option has no way to say no but to hang up.
-		return fmt.Errorf("Option %#x not permitted before TLS", uint32(opt))
+		return complain("Option %#x not permitted before TLS", uint32(opt))
 	case opt == OptExportName:
 		return h.exportName(d)
 	case !h.fixed:
-		//lint:ignore ST1005 These are the reference's words.
-		return fmt.Errorf("Unsupported option %d (%v)", uint32(opt), opt)
+		return complain("Unsupported option %d (%v)", uint32(opt), opt)
 	case opt == OptAbort:
 		h.ack(opt)
 		_ = h.flush() // the client need not wait for it
@@ -178,8 +176,8 @@ func readError(err error) error {
 }
 
 var (
-	errEnd   = errors.New("Unexpected end-of-file before all data were read")     //nolint:staticcheck // the reference's words
-	errReset = errors.New("Unable to read from socket: Connection reset by peer") //nolint:staticcheck // the reference's words
+	errEnd   = complain("Unexpected end-of-file before all data were read")
+	errReset = complain("Unable to read from socket: Connection reset by peer")
 )
 
 // The replies are gathered and leave together.
@@ -231,14 +229,14 @@ func (h *serverHandshake) refuseName(opt Option, name string) {
 // exportName is the option of old: no errors, no information.
 func (h *serverHandshake) exportName(d *decoder) error {
 	if h.s.Mode == Extended {
-		return errors.New("Extended headers already negotiated") //nolint:staticcheck // the reference's words
+		return complain("Extended headers already negotiated")
 	}
 	if d.left > MaxString {
-		return errors.New("Bad length received") //nolint:staticcheck // the reference's words
+		return complain("Bad length received")
 	}
 	b := d.bytes(d.left)
 	if d.err != nil {
-		return fmt.Errorf("Failed to read export name: %w", d.err) //nolint:staticcheck // the reference's words
+		return complain("Failed to read export name: %w", d.err)
 	}
 	name, _, _ := strings.Cut(string(b), "\x00")
 	o := h.cfg.Find(name)
