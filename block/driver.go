@@ -176,6 +176,14 @@ type (
 	Inactivator interface {
 		Inactivate(l *aio.Lock) error
 	}
+	// BitmapStorer keeps dirty bitmaps in the image.
+	BitmapStorer interface {
+		// CoCanStoreDirtyBitmap fails if there is no room for one more, or not
+		// for one like this.
+		CoCanStoreDirtyBitmap(co *aio.Co, name string, granularity int64) error
+		// CoRemoveDirtyBitmap takes one out of the image, if it is there.
+		CoRemoveDirtyBitmap(co *aio.Co, name string) error
+	}
 	// Inserter tells whether a removable medium is there; without one no
 	// request gets through.
 	Inserter interface {

@@ -268,6 +268,7 @@ func (n *Node) alignedWrite(co *aio.Co, r *tracked, offset, bytes int64, v Vec, 
 
 func (n *Node) finishWrite(offset, bytes int64, err error) {
 	n.writeGen.Add(1)
+	n.setDirty(offset, bytes) // also if it failed: some of it may be there
 	if err != nil {
 		return
 	}

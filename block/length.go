@@ -110,6 +110,7 @@ func (n *Node) CoGetInfo(co *aio.Co) (DriverInfo, error) {
 }
 
 func (n *Node) resized() {
+	n.truncateDirtyBitmaps()
 	for c := n.parents.head; c != nil; c = c.nextParent {
 		c.owner.resized()
 	}

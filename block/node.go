@@ -52,6 +52,7 @@ type Node struct {
 	wrHighest atomic.Uint64
 	threshold atomic.Uint64
 	blockers  blockers
+	bitmaps   dirtyBitmaps
 
 	prevNode, nextNode *Node
 }

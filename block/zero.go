@@ -107,6 +107,7 @@ func (n *Node) CoPdiscard(co *aio.Co, offset, bytes int64) error {
 	err := n.discardPieces(co, d, offset, bytes)
 	n.extents.forget(offset, bytes)
 	n.writeGen.Add(1)
+	n.setDirty(offset, bytes)
 	return err
 }
 

@@ -54,6 +54,7 @@ func blockDeviceInfo(co *aio.Co, n *block.Node, b *block.Backend, flat bool) (*s
 		Active:         n.Active(),
 		DetectZeroes:   schema.BlockdevDetectZeroesOptions(n.DetectZeroes()),
 		WriteThreshold: int64(n.WriteThreshold()),
+		DirtyBitmaps:   dirtyBitmapInfos(n),
 		Cache: schema.BlockdevCacheInfo{
 			Writeback: b == nil || b.WriteCache(),
 			Direct:    flags&block.FlagNoCache != 0,

@@ -134,6 +134,7 @@ func (i *Instance) register() {
 	i.registerControl(t)
 	i.registerBlockCore(t)
 	i.registerBlockQuery(t)
+	i.registerDirtyBitmaps(t)
 	i.registerJobs(t)
 	i.registerBlockExport(t)
 	i.registerQOM(t)

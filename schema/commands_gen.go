@@ -19,6 +19,13 @@ const (
 	commandBlockResize
 	commandQueryNamedBlockNodes
 	commandXDebugQueryBlockGraph
+	commandBlockDirtyBitmapAdd
+	commandBlockDirtyBitmapRemove
+	commandBlockDirtyBitmapClear
+	commandBlockDirtyBitmapEnable
+	commandBlockDirtyBitmapDisable
+	commandBlockDirtyBitmapMerge
+	commandXDebugBlockDirtyBitmapSha256
 	commandBlockdevAdd
 	commandBlockdevReopen
 	commandBlockdevDel
@@ -78,6 +85,13 @@ var commandInfos = [...]commandInfo{
 	{name: "block_resize", order: commandBlockResize, since: 0x000e, allowPreconfig: true},
 	{name: "query-named-block-nodes", order: commandQueryNamedBlockNodes, since: 0x0200, allowPreconfig: true},
 	{name: "x-debug-query-block-graph", order: commandXDebugQueryBlockGraph, since: 0x0400, allowPreconfig: true, features: []string{"unstable"}},
+	{name: "block-dirty-bitmap-add", order: commandBlockDirtyBitmapAdd, since: 0x0204, allowPreconfig: true},
+	{name: "block-dirty-bitmap-remove", order: commandBlockDirtyBitmapRemove, since: 0x0204, allowPreconfig: true},
+	{name: "block-dirty-bitmap-clear", order: commandBlockDirtyBitmapClear, since: 0x0204, allowPreconfig: true},
+	{name: "block-dirty-bitmap-enable", order: commandBlockDirtyBitmapEnable, since: 0x0400, allowPreconfig: true},
+	{name: "block-dirty-bitmap-disable", order: commandBlockDirtyBitmapDisable, since: 0x0400, allowPreconfig: true},
+	{name: "block-dirty-bitmap-merge", order: commandBlockDirtyBitmapMerge, since: 0x0400, allowPreconfig: true},
+	{name: "x-debug-block-dirty-bitmap-sha256", order: commandXDebugBlockDirtyBitmapSha256, since: 0x020a, allowPreconfig: true, features: []string{"unstable"}},
 	{name: "blockdev-add", order: commandBlockdevAdd, since: 0x0209, allowPreconfig: true},
 	{name: "blockdev-reopen", order: commandBlockdevReopen, since: 0x0601, allowPreconfig: true},
 	{name: "blockdev-del", order: commandBlockdevDel, since: 0x0209, allowPreconfig: true},
@@ -200,11 +214,69 @@ func (t *Table) XDebugQueryBlockGraph(h func(context.Context) (*XDbgBlockGraph, 
 	registerQuery(t, 7, h, returnObject)
 }
 
+// BlockDirtyBitmapAdd registers the handler of block-dirty-bitmap-add. Begins
+// to record the writes to a node in a dirty bitmap.
+//
+// Since QEMU 2.4.
+func (t *Table) BlockDirtyBitmapAdd(h func(context.Context, *BlockDirtyBitmapAdd) error) {
+	registerActionWith(t, 8, h)
+}
+
+// BlockDirtyBitmapRemove registers the handler of block-dirty-bitmap-remove.
+// Removes a dirty bitmap, from the image too if it is stored there.
+//
+// Since QEMU 2.4.
+func (t *Table) BlockDirtyBitmapRemove(h func(context.Context, *BlockDirtyBitmap) error) {
+	registerActionWith(t, 9, h)
+}
+
+// BlockDirtyBitmapClear registers the handler of block-dirty-bitmap-clear.
+// Makes everything clean in a dirty bitmap.
+//
+// Since QEMU 2.4.
+func (t *Table) BlockDirtyBitmapClear(h func(context.Context, *BlockDirtyBitmap) error) {
+	registerActionWith(t, 10, h)
+}
+
+// BlockDirtyBitmapEnable registers the handler of block-dirty-bitmap-enable.
+// Lets a dirty bitmap record writes.
+//
+// Since QEMU 4.0.
+func (t *Table) BlockDirtyBitmapEnable(h func(context.Context, *BlockDirtyBitmap) error) {
+	registerActionWith(t, 11, h)
+}
+
+// BlockDirtyBitmapDisable registers the handler of block-dirty-bitmap-disable.
+// Stops a dirty bitmap from recording writes.
+//
+// Since QEMU 4.0.
+func (t *Table) BlockDirtyBitmapDisable(h func(context.Context, *BlockDirtyBitmap) error) {
+	registerActionWith(t, 12, h)
+}
+
+// BlockDirtyBitmapMerge registers the handler of block-dirty-bitmap-merge.
+// Makes dirty in one bitmap what is dirty in others. All or nothing.
+//
+// Since QEMU 4.0.
+func (t *Table) BlockDirtyBitmapMerge(h func(context.Context, *BlockDirtyBitmapMerge) error) {
+	registerActionWith(t, 13, h)
+}
+
+// XDebugBlockDirtyBitmapSha256 registers the handler of
+// x-debug-block-dirty-bitmap-sha256. Hashes the bits of a dirty bitmap.
+//
+// # It returns the hash
+//
+// Since QEMU 2.10.
+func (t *Table) XDebugBlockDirtyBitmapSha256(h func(context.Context, *BlockDirtyBitmap) (*BlockDirtyBitmapSha256, error)) {
+	registerQueryWith(t, 14, h, returnObject)
+}
+
 // BlockdevAdd registers the handler of blockdev-add. Opens a node.
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
-	registerActionWith(t, 8, h)
+	registerActionWith(t, 15, h)
 }
 
 // BlockdevReopen registers the handler of blockdev-reopen. Gives open nodes
@@ -213,7 +285,7 @@ func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
 //
 // Since QEMU 6.1.
 func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments) error) {
-	registerActionWith(t, 9, h)
+	registerActionWith(t, 16, h)
 }
 
 // BlockdevDel registers the handler of blockdev-del. Closes a node that
@@ -221,7 +293,7 @@ func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments)
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error) {
-	registerActionWith(t, 10, h)
+	registerActionWith(t, 17, h)
 }
 
 // BlockdevSetActive registers the handler of blockdev-set-active. Takes a node
@@ -230,7 +302,7 @@ func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error
 //
 // Since QEMU 10.0.
 func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArguments) error) {
-	registerActionWith(t, 11, h)
+	registerActionWith(t, 18, h)
 }
 
 // BlockSetWriteThreshold registers the handler of block-set-write-threshold.
@@ -239,7 +311,7 @@ func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArgu
 //
 // Since QEMU 2.3.
 func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThresholdArguments) error) {
-	registerActionWith(t, 12, h)
+	registerActionWith(t, 19, h)
 }
 
 // XBlockdevSetIothread registers the handler of x-blockdev-set-iothread. Moves
@@ -247,7 +319,7 @@ func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThr
 //
 // Since QEMU 2.12.
 func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothreadArguments) error) {
-	registerActionWith(t, 13, h)
+	registerActionWith(t, 20, h)
 }
 
 // NbdServerStart registers the handler of nbd-server-start. Starts the NBD
@@ -255,7 +327,7 @@ func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothre
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) error) {
-	registerActionWith(t, 14, h)
+	registerActionWith(t, 21, h)
 }
 
 // NbdServerAdd registers the handler of nbd-server-add. Makes an NBD export
@@ -263,7 +335,7 @@ func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) 
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error) {
-	registerActionWith(t, 15, h)
+	registerActionWith(t, 22, h)
 }
 
 // NbdServerRemove registers the handler of nbd-server-remove. Removes an NBD
@@ -271,7 +343,7 @@ func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error
 //
 // Since QEMU 2.12.
 func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArguments) error) {
-	registerActionWith(t, 16, h)
+	registerActionWith(t, 23, h)
 }
 
 // NbdServerStop registers the handler of nbd-server-stop. Stops the NBD
@@ -279,14 +351,14 @@ func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArgument
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStop(h func(context.Context) error) {
-	registerAction(t, 17, h)
+	registerAction(t, 24, h)
 }
 
 // BlockExportAdd registers the handler of block-export-add. Makes an export.
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) error) {
-	registerActionWith(t, 18, h)
+	registerActionWith(t, 25, h)
 }
 
 // BlockExportDel registers the handler of block-export-del. Removes an export.
@@ -294,7 +366,7 @@ func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) erro
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments) error) {
-	registerActionWith(t, 19, h)
+	registerActionWith(t, 26, h)
 }
 
 // QueryBlockExports registers the handler of query-block-exports. Lists the
@@ -304,7 +376,7 @@ func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments)
 //
 // Since QEMU 5.2.
 func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, error)) {
-	registerQuery(t, 20, h, returnList)
+	registerQuery(t, 27, h, returnList)
 }
 
 // QueryChardev registers the handler of query-chardev. Lists the character
@@ -314,7 +386,7 @@ func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, e
 //
 // Since QEMU 0.14.
 func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
-	registerQuery(t, 21, h, returnList)
+	registerQuery(t, 28, h, returnList)
 }
 
 // QueryChardevBackends registers the handler of query-chardev-backends. Lists
@@ -324,7 +396,7 @@ func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
 //
 // Since QEMU 2.0.
 func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendInfo, error)) {
-	registerQuery(t, 22, h, returnList)
+	registerQuery(t, 29, h, returnList)
 }
 
 // RingbufWrite registers the handler of ringbuf-write. Writes to a ring
@@ -332,7 +404,7 @@ func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendI
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) error) {
-	registerActionWith(t, 23, h)
+	registerActionWith(t, 30, h)
 }
 
 // RingbufRead registers the handler of ringbuf-read. Takes bytes out of a ring
@@ -342,7 +414,7 @@ func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) err
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (string, error)) {
-	registerQueryWith(t, 24, h, returnScalar(appendString))
+	registerQueryWith(t, 31, h, returnScalar(appendString))
 }
 
 // ChardevAdd registers the handler of chardev-add. Makes a character device.
@@ -351,7 +423,7 @@ func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (stri
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 25, h, returnObject)
+	registerQueryWith(t, 32, h, returnObject)
 }
 
 // ChardevChange registers the handler of chardev-change. Replaces what stands
@@ -361,7 +433,7 @@ func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*Chard
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 26, h, returnObject)
+	registerQueryWith(t, 33, h, returnObject)
 }
 
 // ChardevRemove registers the handler of chardev-remove. Removes a character
@@ -369,7 +441,7 @@ func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) error) {
-	registerActionWith(t, 27, h)
+	registerActionWith(t, 34, h)
 }
 
 // ChardevSendBreak registers the handler of chardev-send-break. Sends a break
@@ -377,7 +449,7 @@ func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) e
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArguments) error) {
-	registerActionWith(t, 28, h)
+	registerActionWith(t, 35, h)
 }
 
 // QmpCapabilities registers the handler of qmp_capabilities. Ends the
@@ -385,7 +457,7 @@ func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArgume
 //
 // Since QEMU 0.13.
 func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArguments) error) {
-	registerActionWith(t, 29, h)
+	registerActionWith(t, 36, h)
 }
 
 // QueryVersion registers the handler of query-version. Tells the version of
@@ -395,7 +467,7 @@ func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArgument
 //
 // Since QEMU 0.14.
 func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
-	registerQuery(t, 30, h, returnObject)
+	registerQuery(t, 37, h, returnObject)
 }
 
 // QueryCommands registers the handler of query-commands. Lists the commands.
@@ -404,7 +476,7 @@ func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
-	registerQuery(t, 31, h, returnList)
+	registerQuery(t, 38, h, returnList)
 }
 
 // Quit registers the handler of quit. Ends the program. The reply is sent when
@@ -412,7 +484,7 @@ func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) Quit(h func(context.Context) error) {
-	registerAction(t, 32, h)
+	registerAction(t, 39, h)
 }
 
 // QueryQmpSchema registers the handler of query-qmp-schema. Describes all
@@ -423,7 +495,7 @@ func (t *Table) Quit(h func(context.Context) error) {
 //
 // Since QEMU 2.5.
 func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
-	registerQuery(t, 33, h, returnList)
+	registerQuery(t, 40, h, returnList)
 }
 
 // QomList registers the handler of qom-list. Lists the properties of an
@@ -433,7 +505,7 @@ func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
 //
 // Since QEMU 1.2.
 func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 34, h, returnList)
+	registerQueryWith(t, 41, h, returnList)
 }
 
 // QomGet registers the handler of qom-get. Reads a property.
@@ -442,14 +514,14 @@ func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPro
 //
 // Since QEMU 1.2.
 func (t *Table) QomGet(h func(context.Context, *QomGetArguments) (Any, error)) {
-	registerQueryWith(t, 35, h, returnScalar(appendAny))
+	registerQueryWith(t, 42, h, returnScalar(appendAny))
 }
 
 // QomSet registers the handler of qom-set. Changes a property.
 //
 // Since QEMU 1.2.
 func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
-	registerActionWith(t, 36, h)
+	registerActionWith(t, 43, h)
 }
 
 // QomListTypes registers the handler of qom-list-types. Lists types of
@@ -459,7 +531,7 @@ func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
 //
 // Since QEMU 1.1.
 func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]*ObjectTypeInfo, error)) {
-	registerQueryWith(t, 37, h, returnList)
+	registerQueryWith(t, 44, h, returnList)
 }
 
 // QomListProperties registers the handler of qom-list-properties. Lists the
@@ -470,14 +542,14 @@ func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]
 //
 // Since QEMU 2.12.
 func (t *Table) QomListProperties(h func(context.Context, *QomListPropertiesArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 38, h, returnList)
+	registerQueryWith(t, 45, h, returnList)
 }
 
 // ObjectAdd registers the handler of object-add. Makes an object.
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
-	registerActionWith(t, 39, h)
+	registerActionWith(t, 46, h)
 }
 
 // ObjectDel registers the handler of object-del. Removes an object that nobody
@@ -485,7 +557,7 @@ func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
-	registerActionWith(t, 40, h)
+	registerActionWith(t, 47, h)
 }
 
 // DeviceAdd registers the handler of device_add. Plugs in a device. Its
@@ -495,7 +567,7 @@ func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
 //
 // The arguments are not checked: the handler does that.
 func (t *Table) DeviceAdd(h RawHandler) {
-	t.register(41, h)
+	t.register(48, h)
 }
 
 // DeviceDel registers the handler of device_del. Asks for a device to be
@@ -504,7 +576,7 @@ func (t *Table) DeviceAdd(h RawHandler) {
 //
 // Since QEMU 0.14.
 func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
-	registerActionWith(t, 42, h)
+	registerActionWith(t, 49, h)
 }
 
 // Stop registers the handler of stop. Stops the machine. It has no effect on
@@ -512,14 +584,14 @@ func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Stop(h func(context.Context) error) {
-	registerAction(t, 43, h)
+	registerAction(t, 50, h)
 }
 
 // Cont registers the handler of cont. Lets the machine run.
 //
 // Since QEMU 0.14.
 func (t *Table) Cont(h func(context.Context) error) {
-	registerAction(t, 44, h)
+	registerAction(t, 51, h)
 }
 
 // HumanMonitorCommand registers the handler of human-monitor-command. Runs a
@@ -529,7 +601,7 @@ func (t *Table) Cont(h func(context.Context) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommandArguments) (string, error)) {
-	registerQueryWith(t, 45, h, returnScalar(appendString))
+	registerQueryWith(t, 52, h, returnScalar(appendString))
 }
 
 // Getfd registers the handler of getfd. Names the file descriptor that came
@@ -537,7 +609,7 @@ func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommand
 //
 // Since QEMU 0.14.
 func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
-	registerActionWith(t, 46, h)
+	registerActionWith(t, 53, h)
 }
 
 // Closefd registers the handler of closefd. Closes a descriptor that getfd
@@ -545,7 +617,7 @@ func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
-	registerActionWith(t, 47, h)
+	registerActionWith(t, 54, h)
 }
 
 // AddFd registers the handler of add-fd. Adds the file descriptor that came
@@ -555,7 +627,7 @@ func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, error)) {
-	registerQueryWith(t, 48, h, returnObject)
+	registerQueryWith(t, 55, h, returnObject)
 }
 
 // RemoveFd registers the handler of remove-fd. Takes descriptors out of a set.
@@ -563,7 +635,7 @@ func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, erro
 //
 // Since QEMU 1.2.
 func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
-	registerActionWith(t, 49, h)
+	registerActionWith(t, 56, h)
 }
 
 // QueryFdsets registers the handler of query-fdsets. Lists the sets of
@@ -573,5 +645,5 @@ func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) QueryFdsets(h func(context.Context) ([]*FdsetInfo, error)) {
-	registerQuery(t, 50, h, returnList)
+	registerQuery(t, 57, h, returnList)
 }

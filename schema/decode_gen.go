@@ -266,6 +266,30 @@ func DecodeBlockDirtyBitmap(v qjson.Value, mode Mode) (*BlockDirtyBitmap, error)
 	return Decode[BlockDirtyBitmap](v, mode)
 }
 
+func (x *BlockDirtyBitmapAdd) decodeMembers(d *decoder) bool {
+	return required(d, "node", &x.Node, readString) &&
+		required(d, "name", &x.Name, readString) &&
+		optional(d, "granularity", &x.Granularity, readUint32) &&
+		optional(d, "persistent", &x.Persistent, readBool) &&
+		optional(d, "disabled", &x.Disabled, readBool)
+}
+
+// DecodeBlockDirtyBitmapAdd is [Decode] for [BlockDirtyBitmapAdd].
+func DecodeBlockDirtyBitmapAdd(v qjson.Value, mode Mode) (*BlockDirtyBitmapAdd, error) {
+	return Decode[BlockDirtyBitmapAdd](v, mode)
+}
+
+func (x *BlockDirtyBitmapMerge) decodeMembers(d *decoder) bool {
+	return required(d, "node", &x.Node, readString) &&
+		required(d, "target", &x.Target, readString) &&
+		required(d, "bitmaps", &x.Bitmaps, readAlternates[BlockDirtyBitmapOrStr])
+}
+
+// DecodeBlockDirtyBitmapMerge is [Decode] for [BlockDirtyBitmapMerge].
+func DecodeBlockDirtyBitmapMerge(v qjson.Value, mode Mode) (*BlockDirtyBitmapMerge, error) {
+	return Decode[BlockDirtyBitmapMerge](v, mode)
+}
+
 func (x *ThrottleLimits) decodeMembers(d *decoder) bool {
 	return optional(d, "iops-total", &x.IopsTotal, readInt64) &&
 		optional(d, "iops-total-max", &x.IopsTotalMax, readInt64) &&

@@ -1345,6 +1345,45 @@ func (x *BlockDirtyBitmap) appendJSON(dst []byte, _ Version) []byte {
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *BlockDirtyBitmapAdd) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockDirtyBitmapAdd) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
+	if x.Persistent != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"persistent": `), *x.Persistent)
+	}
+	if x.Granularity != nil {
+		dst = qjson.AppendUint(appendKey(dst, `"granularity": `), uint64(*x.Granularity))
+	}
+	dst = appendString(appendKey(dst, `"node": `), x.Node)
+	if x.Disabled != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"disabled": `), *x.Disabled)
+	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockDirtyBitmapMerge) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockDirtyBitmapMerge) appendJSON(dst []byte, version Version) []byte {
+	dst = append(dst, '{')
+	dst = appendList(appendKey(dst, `"bitmaps": `), x.Bitmaps, version)
+	dst = appendString(appendKey(dst, `"node": `), x.Node)
+	dst = appendString(appendKey(dst, `"target": `), x.Target)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockDirtyBitmapSha256) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockDirtyBitmapSha256) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"sha256": `), x.Sha256)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *ThrottleLimits) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *ThrottleLimits) appendJSON(dst []byte, _ Version) []byte {

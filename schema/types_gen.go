@@ -994,6 +994,43 @@ type BlockDirtyBitmap struct {
 	Name string
 }
 
+// BlockDirtyBitmapAdd: a dirty bitmap to be made.
+//
+// Since QEMU 2.4.
+type BlockDirtyBitmapAdd struct {
+	// The node or device whose writes it records.
+	Node string
+	// Its name, up to 1023 bytes.
+	Name string
+	// Bytes that one bit covers, a power of two, at least 512; by default the
+	// image's cluster size within 4 KiB and 64 KiB, or 64 KiB.
+	Granularity *uint32
+	// It is stored in the image when that is closed (since 2.10).
+	Persistent *bool
+	// It records nothing until it is enabled (since 4.0).
+	Disabled *bool
+}
+
+// BlockDirtyBitmapMerge: bitmaps to be merged.
+//
+// Since QEMU 4.0.
+type BlockDirtyBitmapMerge struct {
+	// The node of the target.
+	Node string
+	// The bitmap that is added to.
+	Target string
+	// What is added to it; those of other nodes since 4.1.
+	Bitmaps []*BlockDirtyBitmapOrStr
+}
+
+// BlockDirtyBitmapSha256: a hash of the bits of a dirty bitmap.
+//
+// Since QEMU 2.10.
+type BlockDirtyBitmapSha256 struct {
+	// In hexadecimal digits.
+	Sha256 string
+}
+
 // ThrottleLimits: limits of a throttle group. All are optional; those left out
 // keep their value.
 //
