@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -135,24 +136,36 @@ func TestImmediateBesideSerialising(t *testing.T) {
 	}
 }
 
-// Raw passes the flag on to what can do it.
-func TestImmediateThroughRaw(t *testing.T) {
+// The flag goes through raw, and for reads through a filter that logs writes,
+// to what knows it.
+func TestImmediateThroughOthers(t *testing.T) {
 	t.Parallel()
-	b := bench(t)
-	for options, want := range map[string]bool{
-		`{"driver":"mem","node-name":"m0","size":4096,"immediate":true}`:         true,
-		`{"driver":"mem","node-name":"m1","size":4096}`:                          false,
-		`{"driver":"null-co","node-name":"m2","size":4096}`:                      true,
-		`{"driver":"null-co","node-name":"m3","size":4096,"latency-ns":1000000}`: false,
+	b := chainBench(t)
+	over := func(child string) string { return `{"driver":"raw","node-name":"r","file":` + child + `}` }
+	for options, want := range map[string]struct{ reads, writes bool }{
+		over(`{"driver":"mem","size":4096,"immediate":true}`):         {true, true},
+		over(`{"driver":"mem","size":4096}`):                          {},
+		over(`{"driver":"null-co","size":4096}`):                      {true, true},
+		over(`{"driver":"null-co","size":4096,"latency-ns":1000000}`): {},
+		over(`{"driver":"overlay","size":4096,"unit":512}`):           {},
+		over(over(`{"driver":"mem","size":4096,"immediate":true}`)):   {true, true},
+		`{"driver":"blklogwrites","node-name":"r","log":{"driver":"null-co"},` +
+			`"file":{"driver":"mem","size":4096,"immediate":true}}`: {true, false},
+		`{"driver":"blklogwrites","node-name":"r","log":{"driver":"null-co"},` +
+			`"file":{"driver":"mem","size":4096}}`: {},
 	} {
-		b.Add(`{"driver":"raw","node-name":"r","file":` + options + `}`)
+		options = strings.Replace(options, `"file":{"driver":"raw","node-name":"r"`, `"file":{"driver":"raw"`, 1)
+		b.Add(options)
 		blk := b.Use(b.Graph.Node("r"))
-		for name, err := range map[string]error{
-			"read":  immediateRead(blk, 0, 512),
-			"write": immediateWrite(blk, 0, drivertest.Fill(1, 512), 0),
+		for name, c := range map[string]struct {
+			err  error
+			want bool
+		}{
+			"read":  {immediateRead(blk, 0, 512), want.reads},
+			"write": {immediateWrite(blk, 0, drivertest.Fill(1, 512), 0), want.writes},
 		} {
-			if want && err != nil || !want && !errors.Is(err, syscall.EAGAIN) {
-				t.Errorf("%s of %s: %v", name, options, err)
+			if c.want && c.err != nil || !c.want && !errors.Is(c.err, syscall.EAGAIN) {
+				t.Errorf("%s of %s: %v", name, options, c.err)
 			}
 		}
 		b.Drop(blk)

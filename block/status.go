@@ -100,7 +100,7 @@ func (n *Node) completeStatus(co *aio.Co, wantZero bool, offset int64, st Status
 		return st.File.forwardedStatus(co, wantZero, st.Map, st.Bytes)
 	case st.Flags&decided != 0:
 		st.Flags |= StatusAllocated
-	case wantZero && n.drv.SupportsBacking:
+	case n.drv.SupportsBacking:
 		st.Flags |= n.zeroWithoutBacking(co, offset)
 	}
 	if wantZero && pointed && st.Flags&StatusData != 0 {
