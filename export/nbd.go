@@ -19,7 +19,8 @@ type nbdExport struct {
 	align    int64 // of the node's requests
 	flags    nbd.TransmissionFlags
 	contexts []nbd.MetaContext
-	gone     atomic.Bool // no client can enter any more
+	bitmaps  []*block.DirtyBitmap // in the order of their contexts
+	gone     atomic.Bool          // no client can enter any more
 
 	// immediateReads and immediateWrites tell whether it is worth trying to
 	// serve a request without a worker.
@@ -30,6 +31,7 @@ type nbdExport struct {
 const (
 	idAllocation = iota
 	idAllocationDepth
+	idBitmap // the first one's
 )
 
 // preferredBlock is the least size of requests that clients are told to
@@ -65,9 +67,6 @@ func (e *nbdExport) create(l *aio.Lock, of *Export, o *Options) error {
 	if o.NBD.Description != nil {
 		e.desc = *o.NBD.Description
 	}
-	if len(o.NBD.Bitmaps) > 0 {
-		return of.set.noBitmap(o.NBD.Bitmaps[0])
-	}
 	e.contexts = []nbd.MetaContext{{ID: idAllocation, Name: nbd.ContextAllocation}}
 	if o.NBD.AllocationDepth {
 		e.contexts = append(e.contexts, nbd.MetaContext{ID: idAllocationDepth, Name: nbd.ContextAllocationDepth})
@@ -86,19 +85,11 @@ func (e *nbdExport) create(l *aio.Lock, of *Export, o *Options) error {
 	if e.size, err = of.backend.GetLength(l); err != nil {
 		return qerr.Prepend(err, "Failed to determine the NBD export's length: ")
 	}
+	if err := e.takeBitmaps(o.NBD.Bitmaps); err != nil {
+		return err
+	}
 	e.server.publish(e)
 	return nil
-}
-
-// noBitmap says how a bitmap is missing: no node has any yet.
-func (s *Set) noBitmap(b Bitmap) error {
-	switch {
-	case b.Node == nil:
-		return qerr.New("Bitmap '%s' is not found", b.Name)
-	case s.cfg.Graph.Node(*b.Node) == nil:
-		return qerr.New("Node '%s' not found", *b.Node)
-	}
-	return qerr.New("Dirty bitmap '%s' not found", b.Name)
 }
 
 // requestShutdown cuts the clients off.
@@ -111,8 +102,8 @@ func (e *nbdExport) requestShutdown(*aio.Lock) {
 	}
 }
 
-// delete has nothing left to do.
-func (e *nbdExport) delete(*aio.Lock) {}
+// delete lets go of the bitmaps.
+func (e *nbdExport) delete(*aio.Lock) { e.giveBitmapsBack() }
 
 // Describe tells a client of the export.
 func (e *nbdExport) Describe() nbd.Export {

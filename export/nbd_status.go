@@ -5,6 +5,7 @@ import (
 
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/block/hbitmap"
 	"github.com/qmpblock/qmpblock/nbd"
 )
 
@@ -69,6 +70,8 @@ func (r *request) blockStatus(co *aio.Co, b *block.Backend) error {
 			err = r.allocations(co, b)
 		case idAllocationDepth:
 			err = r.depths(co, b)
+		default:
+			err = r.dirt(r.client.export.bitmaps[m.ID-idBitmap])
 		}
 		if err != nil {
 			return err
@@ -117,6 +120,19 @@ func (r *request) depths(co *aio.Co, b *block.Backend) error {
 	return r.collect(func(offset, bytes int64) (int64, uint32, error) {
 		depth, length, err := b.CoIsAllocatedAbove(co, nil, false, offset, bytes)
 		return length, uint32(depth), err
+	})
+}
+
+// dirt asks a bitmap.
+func (r *request) dirt(bm *block.DirtyBitmap) error {
+	return r.collect(func(offset, bytes int64) (length int64, flags uint32, err error) {
+		bm.Use(func(bits *hbitmap.Bitmap) {
+			var dirty bool
+			if dirty, length = bits.Status(offset, bytes); dirty {
+				flags = nbd.StateDirty
+			}
+		})
+		return length, flags, nil
 	})
 }
 

@@ -62,6 +62,9 @@ func decodeQueries(d *decoder, contexts []MetaContext, set bool) []MetaContext {
 		query := d.text(length)
 		for i, c := range contexts {
 			meant[i] = meant[i] || c.meant(query, set)
+			if query == c.Name {
+				break // another one of the name cannot be reached
+			}
 		}
 	}
 	var chosen []MetaContext
