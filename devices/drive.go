@@ -48,6 +48,7 @@ func errNoDrive() error { return qerr.New("drive property not set") }
 func (d *device) newDrive() *Drive {
 	dr := &Drive{device: d, backend: d.machine.cfg.Graph.NewBackend("", 0, block.PermAll)}
 	dr.backend.SetDevice(d.name())
+	dr.backend.FixedContext = true // nobody else moves a device's node
 	dr.place = d.machine.drives.PushBack(dr)
 	return dr
 }
@@ -137,7 +138,9 @@ func (dr *Drive) moveTo(l *aio.Lock, ctx *aio.Context) {
 	n.Parents(func(*block.Child) bool { users++; return users < 2 })
 	if users == 1 {
 		// Moving cannot fail for lack of anything but time.
+		dr.backend.FixedContext = false
 		_ = n.SetContext(l, ctx)
+		dr.backend.FixedContext = true
 	}
 }
 
