@@ -25,7 +25,6 @@ type fake struct {
 	export  *Export
 	refuse  error
 	idle    []*client // let go when they are cut off
-	working []*client // let go when their request ends
 	deleted bool
 }
 
