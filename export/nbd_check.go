@@ -3,7 +3,6 @@ package export
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"syscall"
 
 	"github.com/qmpblock/qmpblock/nbd"
@@ -43,24 +42,27 @@ func (r *request) check() {
 			r.refuse("Export is read-only")
 		}
 	case nbd.CmdBlockStatus:
-		r.checkBlockStatus()
-	case nbd.CmdFlush:
-		r.checkFlags()
-		return
-	default:
-		r.refuse("invalid request type (%d) received", uint16(r.Command))
-		return
+		r.metas = append(r.metas[:0], r.client.metas...)
 	}
 	if !r.isSelection() {
 		r.checkArea()
+		r.checkFlags()
 	}
-	r.checkFlags()
+	switch {
+	case r.Command > nbd.CmdBlockStatus:
+		r.refuse("invalid request type (%d) received", uint16(r.Command))
+	case r.Command == nbd.CmdBlockStatus && len(r.metas) == 0:
+		// With a selection the reference would die of it.
+		r.refuse("CMD_BLOCK_STATUS not negotiated")
+	case r.Command == nbd.CmdBlockStatus && r.Length == 0 && !r.isSelection():
+		r.refuse("need non-zero length")
+	}
 }
 
 // isSelection tells whether the request's length is that of a list of
 // contexts, which holds the true one.
 func (r *request) isSelection() bool {
-	return r.Command == nbd.CmdBlockStatus && r.Flags&nbd.CmdFlagPayloadLen != 0
+	return r.client.mode == nbd.Extended && r.Command == nbd.CmdBlockStatus && r.Flags&nbd.CmdFlagPayloadLen != 0
 }
 
 func (r *request) checkArea() {
@@ -87,41 +89,58 @@ func (r *request) checkFlags() {
 	}
 }
 
-func (r *request) checkBlockStatus() {
-	switch {
-	case !r.isSelection() && r.Length == 0:
-		r.refuse("need non-zero length")
-	case len(r.client.metas) == 0:
-		r.refuse("CMD_BLOCK_STATUS not negotiated")
-	}
-	r.metas = append(r.metas[:0], r.client.metas...)
-}
-
 // selectContexts takes the length in question and the ids of contexts out of
 // the payload of a block status: only these are answered.
 func (r *request) selectContexts() {
-	data := r.data.data(r.Length)
-	if !r.chooseContexts(data) {
-		r.refuse("CMD_BLOCK_STATUS payload not valid")
-		return
+	var data []byte
+	if r.data != nil {
+		data = r.data.data(r.Length)
 	}
-	r.Length = binary.BigEndian.Uint64(data)
+	r.Length = 0
+	if r.chooseContexts(data) {
+		r.Length = binary.BigEndian.Uint64(data)
+	}
 	r.checkArea()
+	r.checkFlags()
+	switch {
+	case len(r.metas) == 0:
+		r.refuse("CMD_BLOCK_STATUS payload not valid")
+	case r.Length == 0:
+		r.refuse("need non-zero length")
+	}
 }
 
-// chooseContexts reads the ids; false if they are not what they must be.
+// chooseContexts reads the ids; false if the payload is not what it must be,
+// and then none is chosen. The answers come in the contexts' own order.
 func (r *request) chooseContexts(data []byte) bool {
-	if len(data) < 12 || len(data)%4 != 0 {
+	r.metas = r.metas[:0]
+	if len(data) < 8 || len(data)%4 != 0 {
 		return false
 	}
-	r.metas = r.metas[:0]
-	for ids := data[8:]; len(ids) > 0; ids = ids[4:] {
-		id := binary.BigEndian.Uint32(ids)
-		i := slices.IndexFunc(r.client.metas, func(m nbd.MetaContext) bool { return m.ID == id })
-		if i < 0 || slices.Contains(r.metas, r.client.metas[i]) {
+	ids := data[8:]
+	for _, m := range r.client.metas {
+		switch count(ids, m.ID) {
+		case 0:
+		case 1:
+			r.metas = append(r.metas, m)
+		default:
+			r.metas = r.metas[:0]
 			return false
 		}
-		r.metas = append(r.metas, r.client.metas[i])
+	}
+	if 4*len(r.metas) < len(ids) {
+		r.metas = r.metas[:0] // one is unknown
+		return false
 	}
 	return true
+}
+
+// count tells how often an id is in a list.
+func count(ids []byte, id uint32) (n int) {
+	for ; len(ids) > 0; ids = ids[4:] {
+		if binary.BigEndian.Uint32(ids) == id {
+			n++
+		}
+	}
+	return n
 }

@@ -1,7 +1,9 @@
 package export
 
 import (
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/qmpblock/qmpblock/nbd"
 )
@@ -29,6 +31,9 @@ func (c *nbdClient) next() (*request, error) {
 	size := c.mode.RequestHeaderSize()
 	head, err := c.in.peek(size)
 	if err != nil {
+		if errors.Is(err, io.EOF) && c.in.buffered() > 0 {
+			err = errHalfRequest
+		}
 		return nil, err
 	}
 	header, err := c.mode.ParseRequest(head)
@@ -42,27 +47,34 @@ func (c *nbdClient) next() (*request, error) {
 	}
 	r := c.free.get(c)
 	r.Request, r.held = header, held
-	if err == nil {
-		err = r.tooLong()
-	}
-	if err != nil {
-		// What follows cannot be made sense of. The client may still read why.
+	switch {
+	case err != nil:
 		r.refuse("%v", err)
-		c.out.put(r)
-		c.out.flush(c)
-		return nil, err
+	case c.payload(&header) > nbd.MaxPayload:
+		// There is no skipping so much.
+		r.refuse("len (%d) is larger than max len (%d)", r.Length, nbd.MaxPayload)
+	default:
+		if err := c.receive(r); err != nil {
+			r.end()
+			return nil, err
+		}
+		return r, nil
 	}
-	return r, c.receive(r)
+	// What follows cannot be made sense of. The client may still read why.
+	c.out.put(r)
+	c.out.flush(c)
+	return nil, errLost
 }
 
-// tooLong refuses more data than a request may have: there is no skipping so
-// much.
-func (r *request) tooLong() error {
-	if r.client.payload(&r.Request) > nbd.MaxPayload {
-		return fmt.Errorf("len (%d) is larger than max len (%d)", r.Length, nbd.MaxPayload)
-	}
-	return nil
-}
+// What the reference says of clients that end in the middle of something.
+var (
+	//lint:ignore ST1005 These are the reference's words.
+	errHalfRequest = errors.New("Unexpected end-of-file before all bytes were read")
+	//lint:ignore ST1005 These are the reference's words.
+	errHalfData = errors.New("Unexpected end-of-file before all data were read")
+	//lint:ignore ST1005 These are the reference's words.
+	errLost = errors.New("Request handling failed in intermediate state")
+)
 
 // held is the memory that a request's data takes, in bytes.
 func (c *nbdClient) held(r *nbd.Request) int64 {
@@ -88,18 +100,38 @@ func (c *nbdClient) payload(r *nbd.Request) uint64 {
 func (c *nbdClient) receive(r *request) error {
 	payload := c.payload(&r.Request)
 	r.check()
-	switch {
-	case payload == 0:
-		return nil
-	case r.failure != "":
-		return c.in.discard(int64(payload))
+	if err := c.receiveData(r, payload); err != nil {
+		return missingData(r.Command, err)
 	}
-	r.data = getBuffer(payload)
-	if err := c.in.take(r.data.data(payload)); err != nil {
-		return err
-	}
-	if r.Command == nbd.CmdBlockStatus {
+	if r.failure == "" && r.isSelection() {
 		r.selectContexts()
 	}
 	return nil
+}
+
+func (c *nbdClient) receiveData(r *request, length uint64) error {
+	switch {
+	case length == 0:
+		return nil
+	case r.failure != "":
+		return c.in.discard(int64(length))
+	}
+	r.data = getBuffer(length)
+	return c.in.take(r.data.data(length))
+}
+
+// missingData is the end of a connection in the middle of a request's data.
+func missingData(cmd nbd.Command, err error) error {
+	if !errors.Is(err, io.EOF) {
+		return err
+	}
+	switch cmd {
+	case nbd.CmdWrite:
+		//lint:ignore ST1005 These are the reference's words.
+		return fmt.Errorf("Failed to read CMD_WRITE data: %w", errHalfData)
+	case nbd.CmdBlockStatus:
+		//lint:ignore ST1005 These are the reference's words.
+		return fmt.Errorf("Failed to read CMD_BLOCK_STATUS data: %w", errHalfData)
+	}
+	return errHalfData
 }

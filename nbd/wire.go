@@ -126,13 +126,13 @@ const (
 	CmdResize
 )
 
-// String is the command's name as the protocol document writes it, shortened.
+// String is the command's name as error messages have it.
 func (c Command) String() string {
-	names := [...]string{"read", "write", "disconnect", "flush", "trim", "cache", "write zeroes", "block status", "resize"}
+	names := [...]string{"read", "write", "disconnect", "flush", "trim", "cache", "write zeroes", "block status"}
 	if int(c) < len(names) {
 		return names[c]
 	}
-	return "unknown"
+	return "<unknown>"
 }
 
 // CommandFlags modify a request.
