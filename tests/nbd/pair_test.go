@@ -223,7 +223,7 @@ func (p *pair) sameComplaints(t *testing.T) {
 	var lines [2][]string
 	for i, d := range p.daemons {
 		if err := d.Stop(); err != nil {
-			t.Error(err)
+			t.Errorf("%s: %v", sides[i], err)
 		}
 		for line := range strings.Lines(d.Output()) {
 			_, text, _ := strings.Cut(line, ": ") // behind the program's name
