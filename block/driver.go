@@ -65,6 +65,8 @@ type OpenArgs struct {
 
 	// file is the node opened for the child 'file', until it is attached.
 	file *Node
+	// depth is the number of openings that this one is part of.
+	depth int
 }
 
 // Instance is a driver's part of one node.
@@ -163,6 +165,10 @@ type (
 	SpecificInfoGetter interface {
 		SpecificInfo(co *aio.Co) (*SpecificInfo, error)
 	}
+	// SnapshotLister lists the snapshots within an image.
+	SnapshotLister interface {
+		Snapshots(co *aio.Co) []SnapshotInfo
+	}
 	// StatsGetter gives the driver-specific part of BlockStats.
 	StatsGetter interface {
 		DriverStats() *DriverStats
@@ -220,6 +226,19 @@ type SpecificInfo struct {
 type FileSpecific struct {
 	// ExtentSizeHint in bytes, 0 if the file system has none.
 	ExtentSizeHint int64
+}
+
+// SnapshotInfo is a snapshot within an image.
+type SnapshotInfo struct {
+	ID, Name string
+	// VMStateSize is the length of the saved machine's state in bytes.
+	VMStateSize uint64
+	// DateSec and DateNsec are when it was taken, since 1970.
+	DateSec, DateNsec uint32
+	// VMClockNsec is how long the guest had run.
+	VMClockNsec uint64
+	// Icount counts the guest's instructions, 2^64-1 if nobody did.
+	Icount uint64
 }
 
 // DriverStats is the driver-specific part of a node's statistics.

@@ -39,6 +39,9 @@ func (n *Node) describeData() name {
 			full.Set(join(c.name, e.key), e.value)
 		}
 	}
+	if n.backing == nil && n.backingOverridden() {
+		full.Set(optBacking, NullOpt)
+	}
 	full.Set(optDriver, StringOpt(n.drv.Name))
 	d := name{full: full}
 	switch {
@@ -73,12 +76,6 @@ func isStrong(d *Driver, key string) bool {
 		}
 	}
 	return false
-}
-
-// backingOverridden tells whether the backing file is another one than the
-// image names.
-func (n *Node) backingOverridden() bool {
-	return n.backing != nil && n.backing.explicitIn(n)
 }
 
 func (n *Node) refresherFor() FilenameRefresher {

@@ -27,7 +27,7 @@ func (n *Node) Flush(c aio.Caller) error {
 // CoFlush is Flush for coroutines. Each write increments the node's
 // generation; a flush covers all generations up to the one it found.
 func (n *Node) CoFlush(co *aio.Co) error {
-	if n.instance == nil {
+	if n.absent() {
 		return qerr.From(syscall.ENOMEDIUM)
 	}
 	if n.ReadOnly() {

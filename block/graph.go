@@ -22,6 +22,9 @@ type Config struct {
 	// WriteThreshold is called when a write passes a node's threshold, by
 	// exceeded bytes. It may run in any goroutine and must not block.
 	WriteThreshold func(node string, threshold, exceeded uint64)
+	// ImageCorrupted is called when a driver finds damage in an image. It may
+	// run in any goroutine and must not block.
+	ImageCorrupted func(node string, c Corruption)
 	// Panicked is told of a panic in a coroutine that nobody waits for.
 	Panicked func(*aio.PanicError)
 	// DeviceName tells whether a name belongs to a device or named backend,

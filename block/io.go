@@ -79,7 +79,7 @@ func (n *Node) waitForSerialising(co *aio.Co, offset, bytes int64, flags ReqFlag
 }
 
 func (n *Node) checkReady(offset, bytes int64) error {
-	if n.instance == nil {
+	if n.absent() {
 		return qerr.From(syscall.ENOMEDIUM)
 	}
 	return checkRequest(offset, bytes)

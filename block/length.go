@@ -24,7 +24,7 @@ func (n *Node) RefreshTotalSectors(c aio.Caller, hint int64) error {
 
 // CoRefreshTotalSectors is RefreshTotalSectors for coroutines.
 func (n *Node) CoRefreshTotalSectors(co *aio.Co, hint int64) error {
-	if n.instance == nil {
+	if n.absent() {
 		return qerr.From(syscall.ENOMEDIUM)
 	}
 	if g, ok := n.instance.(LengthGetter); ok {

@@ -39,6 +39,13 @@ type Node struct {
 	parents  parentList
 
 	filename string // as opened, or as found out later
+	probed   bool   // the format was guessed
+	ejected  atomic.Bool
+
+	// imageBacking is what the image says, autoBacking the name of the node
+	// that was opened for it, or would be.
+	imageBacking ImageBacking
+	autoBacking  string
 
 	limits       Limits
 	totalSectors atomic.Int64

@@ -57,6 +57,8 @@ type openRequest struct {
 	flags     Flags
 	parent    *Node // whose inline child the node becomes
 	role      Role
+	depth     int  // of images one behind the other
+	fromImage bool // the image named it, nobody else
 }
 
 // openNode opens a node, or finds the one that a reference names. The caller
@@ -72,6 +74,9 @@ func (g *Graph) openNode(l *aio.Lock, r *openRequest) (*Node, error) {
 		n.inheritsFrom = r.parent
 		r.flags = r.parent.flags &^ (FlagNoBacking | FlagUnmap)
 		inherit(r.options, r.parent.options, r.role)
+	}
+	if err := r.takeJSONName(); err != nil {
+		return nil, err
 	}
 	if err := g.openWithOptions(l, n, r); err != nil {
 		n.refs = 0
@@ -123,38 +128,67 @@ func (g *Graph) openWithOptions(l *aio.Lock, n *Node, r *openRequest) error {
 		return err
 	}
 	n.flags, n.forceShare = c.flags, c.forceShare
-	a := &OpenArgs{Lock: l, Node: n, Options: options}
-	if drv.Kind != Protocol {
+	a := &OpenArgs{Lock: l, Node: n, Options: options, depth: r.depth}
+	if drv == nil || drv.Kind != Protocol {
 		if err := a.openFileFirst(r.filename); err != nil {
 			return err
 		}
+	}
+	if drv == nil {
+		if n.drv, err = g.probe(l, a.file); err != nil {
+			return a.abandon(err)
+		}
+		n.probed = n.drv.Name == "raw"
+		r.options.Set(optDriver, StringOpt(n.drv.Name))
 	}
 	// What follows is checked only when the file is open (observed).
 	if err := a.checkCommon(c); err != nil {
 		return a.abandon(err)
 	}
+	if n.drv.SupportsBacking {
+		a.takeNoBacking()
+	}
 	if err := g.openDriver(a); err != nil {
 		return err
+	}
+	if n.drv.SupportsBacking {
+		if err := a.openBacking(); err != nil {
+			return err
+		}
+		if err := n.refreshLimits(); err != nil {
+			return err
+		}
 	}
 	return refuseLeftovers(n, options)
 }
 
 // findDriver determines the driver and makes the file name an option, where
-// the driver works with names.
+// the driver works with names. It returns nil for an image whose format is to
+// be found out by looking at it.
 func (g *Graph) findDriver(r *openRequest) (*Driver, error) {
 	name := r.options.GetString(optDriver)
-	if name == "" {
+	image := r.role&RoleCOW != 0
+	switch {
+	case name != "":
+	case image && (r.filename != "" || r.options.HasSub(optFile)):
+		return nil, nil
+	case image || r.filename == "" && !r.options.Has(optFilename):
 		return nil, qerr.New("Must specify either driver or file")
+	default:
+		// A plain option is the name of a file whatever it looks like.
+		drv, err := g.protocolFor(r.filename)
+		if err != nil {
+			return nil, err
+		}
+		name = drv.Name
+		r.options.Set(optDriver, StringOpt(name))
 	}
 	drv := g.drivers[name]
 	if drv == nil {
 		return nil, qerr.New("Unknown driver '%s'", name)
 	}
 	if drv.Kind == Protocol && r.filename != "" {
-		if r.options.Has(optFilename) {
-			return nil, qerr.New("Can't specify 'file' and 'filename' options at the same time")
-		}
-		r.options.Set(optFilename, StringOpt(r.filename))
+		return drv, r.parseFilename(drv)
 	}
 	return drv, nil
 }
@@ -206,9 +240,6 @@ func (a *OpenArgs) abandon(err error) error {
 
 // refuseLeftovers fails if the driver did not understand an option.
 func refuseLeftovers(n *Node, o *Options) error {
-	if n.drv.SupportsBacking {
-		o.TakeString(optBacking, "")
-	}
 	keys := o.Keys()
 	if len(keys) == 0 {
 		return nil
@@ -245,7 +276,17 @@ func (a *OpenArgs) FileAs(role Role) (*Child, error) {
 // Child opens and attaches another child. allowNone makes it optional: the
 // result is nil then.
 func (a *OpenArgs) Child(name string, role Role, allowNone bool) (*Child, error) {
-	n, err := a.openChildNode("", name, role, allowNone)
+	return a.child("", name, role, allowNone)
+}
+
+// ChildFile opens and attaches a child by a file name, with the options that
+// there are for it.
+func (a *OpenArgs) ChildFile(filename, name string, role Role) (*Child, error) {
+	return a.child(filename, name, role, false)
+}
+
+func (a *OpenArgs) child(filename, name string, role Role, allowNone bool) (*Child, error) {
+	n, err := a.openChildNode(filename, name, role, allowNone)
 	if err != nil || n == nil {
 		return nil, err
 	}
@@ -271,17 +312,7 @@ func (a *OpenArgs) attach(n *Node, name string, role Role) (c *Child, err error)
 // openChildNode opens what the options say of a child: a reference to a node,
 // or options of an inline one.
 func (a *OpenArgs) openChildNode(filename, name string, role Role, allowNone bool) (*Node, error) {
-	r := &openRequest{
-		filename: filename,
-		options:  a.Options.Sub(name, true),
-		parent:   a.Node,
-		role:     role,
-	}
-	if ref, ok := a.Options.Get(name); ok {
-		text := ref.String()
-		r.reference = &text
-		a.Options.Delete(name)
-	}
+	r := a.childRequest(filename, name, role)
 	if r.filename == "" && r.reference == nil && r.options.Len() == 0 {
 		if allowNone {
 			return nil, nil
@@ -289,6 +320,22 @@ func (a *OpenArgs) openChildNode(filename, name string, role Role, allowNone boo
 		return nil, qerr.New("A block device must be specified for \"%s\"", name)
 	}
 	return a.Node.graph.openNode(a.Lock, r)
+}
+
+func (a *OpenArgs) childRequest(filename, name string, role Role) *openRequest {
+	r := &openRequest{
+		filename: filename,
+		options:  a.Options.Sub(name, true),
+		parent:   a.Node,
+		role:     role,
+		depth:    a.depth + 1,
+	}
+	if ref, ok := a.Options.Get(name); ok {
+		text := ref.String()
+		r.reference = &text
+		a.Options.Delete(name)
+	}
+	return r
 }
 
 // Graph is the graph the node is opened in.

@@ -20,7 +20,7 @@ func (c *Child) Truncate(caller aio.Caller, offset int64, exact bool, prealloc P
 // CoTruncate is Truncate for coroutines.
 func (c *Child) CoTruncate(co *aio.Co, offset int64, exact bool, prealloc PreallocMode, flags ReqFlags) error {
 	n := c.node
-	if n.instance == nil {
+	if n.absent() {
 		return qerr.New("No medium inserted")
 	}
 	if offset < 0 {

@@ -17,7 +17,7 @@ func (n *Node) BlockStatus(c aio.Caller, wantZero bool, offset, bytes int64) (St
 // CoBlockStatus is BlockStatus for coroutines. With wantZero the answer goes
 // to some length to find zeroes; without, it only tells what is allocated.
 func (n *Node) CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) (Status, error) {
-	if n.instance == nil {
+	if n.absent() {
 		return Status{}, qerr.From(syscall.ENOMEDIUM)
 	}
 	length, err := n.CoGetLength(co)

@@ -1,0 +1,131 @@
+package block
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/qmpblock/qmpblock/qerr"
+	"github.com/qmpblock/qmpblock/qjson"
+)
+
+// maxBackingDepth bounds the images that one opening opens one behind the
+// other: an image can name itself as its backing file.
+const maxBackingDepth = 256
+
+// errBackingDepth is given once, however deep it is found.
+var errBackingDepth = qerr.New("Could not open backing file: More than 256 images stand one behind the other")
+
+// ImageBacking is what an image says of its backing file.
+type ImageBacking struct {
+	// Filename is the name as it stands in the image, "" if there is none.
+	// It may be relative to the image's folder.
+	Filename string
+	// Format is the driver for it, "" if the image does not say.
+	Format string
+}
+
+// SetImageBacking is for a driver's Open: what the image says. The block
+// layer opens it if the options say nothing else.
+func (n *Node) SetImageBacking(b ImageBacking) {
+	n.imageBacking = b
+	n.autoBacking = b.Filename
+}
+
+// ImageBacking is what the image says of its backing file.
+func (n *Node) ImageBacking() ImageBacking { return n.imageBacking }
+
+// FullBackingFilename is the name in the image, made relative to the current
+// folder instead of the image's; "" if there is none.
+func (n *Node) FullBackingFilename() (string, error) {
+	name := n.imageBacking.Filename
+	if name == "" || hasProtocol(name) || strings.HasPrefix(name, "/") {
+		return name, nil
+	}
+	storage := n
+	for c := storage.PrimaryChild(); c != nil; c = storage.PrimaryChild() {
+		storage = c.node
+	}
+	of := storage.describeData().exact
+	if of == "" {
+		return "", qerr.New("Cannot generate a base directory for '%s' nodes", storage.drv.Name)
+	}
+	if i := strings.LastIndexByte(of, '/'); i >= 0 {
+		return of[:i+1] + name, nil
+	}
+	// A protocol's name without a folder keeps its prefix.
+	if i := strings.IndexByte(of, ':'); i >= 0 && hasProtocol(of) {
+		return of[:i+1] + name, nil
+	}
+	return name, nil
+}
+
+// hasProtocol tells whether a name begins with a protocol, as in "nbd:": a
+// colon before any slash.
+func hasProtocol(name string) bool {
+	i := strings.IndexAny(name, ":/")
+	return i >= 0 && name[i] == ':'
+}
+
+// takeNoBacking takes the options that say that there is no backing file
+// whatever the image says: null, or an empty name, which means the same.
+func (a *OpenArgs) takeNoBacking() {
+	v, ok := a.Options.Get(optBacking)
+	if !ok || v.Kind() != qjson.Null && v.String() != "" {
+		return
+	}
+	a.Options.Delete(optBacking)
+	a.Node.flags |= FlagNoBacking
+}
+
+// openBacking attaches the backing child: the one that the options name, or
+// else the one that the image does.
+func (a *OpenArgs) openBacking() error {
+	n := a.Node
+	if n.flags&FlagNoBacking != 0 {
+		return nil
+	}
+	r := a.childRequest("", optBacking, RoleCOW)
+	if r.reference == nil && !r.options.Has("file.filename") {
+		if n.imageBacking.Filename == "" && r.options.Len() == 0 {
+			return nil
+		}
+		full, err := n.FullBackingFilename()
+		if err != nil {
+			return qerr.Prepend(err, "Could not open backing file: ")
+		}
+		r.filename = full
+		r.fromImage = r.options.Len() == 0
+	}
+	if r.reference == nil && n.imageBacking.Format != "" {
+		r.options.SetDefault(optDriver, StringOpt(n.imageBacking.Format))
+	}
+	if r.depth > maxBackingDepth {
+		return errBackingDepth
+	}
+	child, err := n.graph.openNode(a.Lock, r)
+	if errors.Is(err, errBackingDepth) {
+		return err
+	}
+	if err != nil {
+		return qerr.Prepend(err, "Could not open backing file: ")
+	}
+	c, err := a.attach(child, optBacking, RoleCOW)
+	if err != nil {
+		n.graph.Unref(a.Lock, child)
+		return err
+	}
+	n.backing = c
+	if r.fromImage {
+		n.autoBacking = child.Filename()
+	}
+	return nil
+}
+
+// backingOverridden tells whether the backing file is another one than the
+// image names.
+func (n *Node) backingOverridden() bool {
+	if n.backing != nil {
+		return n.autoBacking != n.backing.node.Filename()
+	}
+	return n.autoBacking != ""
+}
