@@ -18,6 +18,7 @@ func (i *Instance) registerBlockCore(t *schema.Table) {
 	t.BlockSetWriteThreshold(actionWith(i, i.blockSetWriteThreshold))
 	t.XBlockdevSetIothread(actionWith(i, i.blockdevSetIothread))
 	t.Emits(&schema.BlockWriteThresholdEvent{})
+	t.Emits(&schema.BlockImageCorruptedEvent{})
 }
 
 // nodeOptions flattens typed options for the block layer. The way leads

@@ -5,6 +5,7 @@ import (
 
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/drivers/qcow2"
 	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/schema"
 )
@@ -43,6 +44,9 @@ func (i *Instance) queryNamedBlockNodes(l *aio.Lock, a *schema.QueryNamedBlockNo
 // blockDeviceInfo describes a node; b is the backend through which it is
 // looked at, nil if there is none.
 func blockDeviceInfo(co *aio.Co, n *block.Node, b *block.Backend, flat bool) (*schema.BlockDeviceInfo, error) {
+	if n.Ejected() {
+		return nil, qerr.New("Block device %s is ejected", n.Name())
+	}
 	filename := n.Filename()
 	name := n.Name()
 	flags := n.Flags()
@@ -105,8 +109,45 @@ func fillNodeInfo(co *aio.Co, info *schema.ImageInfo, n *block.Node, filename st
 			info.ClusterSize = &di.ClusterSize
 		}
 	}
+	fillBackingInfo(info, n)
+	info.Snapshots = snapshots(co, n)
 	info.FormatSpecific, err = formatSpecific(co, n)
 	return err
+}
+
+// fillBackingInfo tells what the image says of its backing file.
+func fillBackingInfo(info *schema.ImageInfo, n *block.Node) {
+	b := n.ImageBacking()
+	if b.Filename == "" {
+		return
+	}
+	info.BackingFilename = &b.Filename
+	if full, err := n.FullBackingFilename(); err == nil {
+		info.FullBackingFilename = &full
+	}
+	if b.Format != "" {
+		info.BackingFilenameFormat = &b.Format
+	}
+}
+
+func snapshots(co *aio.Co, n *block.Node) []*schema.SnapshotInfo {
+	lister, ok := n.Instance().(block.SnapshotLister)
+	if !ok {
+		return nil
+	}
+	var list []*schema.SnapshotInfo
+	for _, s := range lister.Snapshots(co) {
+		info := &schema.SnapshotInfo{
+			Id: s.ID, Name: s.Name, VmStateSize: int64(s.VMStateSize),
+			DateSec: int64(s.DateSec), DateNsec: int64(s.DateNsec),
+			VmClockSec: int64(s.VMClockNsec / 1e9), VmClockNsec: int64(s.VMClockNsec % 1e9),
+		}
+		if icount := int64(s.Icount); icount != -1 {
+			info.Icount = &icount
+		}
+		list = append(list, info)
+	}
+	return list
 }
 
 // formatSpecific gives what only the node's driver knows.
@@ -119,7 +160,16 @@ func formatSpecific(co *aio.Co, n *block.Node) (*schema.ImageInfoSpecific, error
 	if err != nil || info == nil {
 		return nil, err
 	}
-	file, _ := info.Data.(block.FileSpecific)
+	switch data := info.Data.(type) {
+	case block.FileSpecific:
+		return fileSpecific(data), nil
+	case qcow2.Specific:
+		return qcow2Specific(data), nil
+	}
+	return nil, nil
+}
+
+func fileSpecific(file block.FileSpecific) *schema.ImageInfoSpecific {
 	specific := schema.ImageInfoSpecificFile{}
 	if file.ExtentSizeHint != 0 {
 		hint := uint64(file.ExtentSizeHint)
@@ -128,7 +178,41 @@ func formatSpecific(co *aio.Co, n *block.Node) (*schema.ImageInfoSpecific, error
 	return &schema.ImageInfoSpecific{
 		Type:    schema.ImageInfoSpecificKindFile,
 		Variant: &schema.ImageInfoSpecificFileWrapper{Data: specific},
-	}, nil
+	}
+}
+
+func qcow2Specific(q qcow2.Specific) *schema.ImageInfoSpecific {
+	specific := schema.ImageInfoSpecificQCow2{Compat: q.Compat, RefcountBits: q.RefcountBits}
+	if q.CompressionType == schema.Qcow2CompressionTypeZstd.String() {
+		specific.CompressionType = schema.Qcow2CompressionTypeZstd
+	}
+	if v3 := q.V3; v3 != nil {
+		specific.LazyRefcounts, specific.Corrupt, specific.ExtendedL2 = &v3.LazyRefcounts, &v3.Corrupt, &v3.ExtendedL2
+		if v3.DataFile != "" {
+			specific.DataFile = &v3.DataFile
+		}
+		if v3.External {
+			specific.DataFileRaw = &v3.DataFileRaw
+		}
+	}
+	for _, b := range q.Bitmaps {
+		specific.Bitmaps = append(specific.Bitmaps, bitmapInfo(b))
+	}
+	return &schema.ImageInfoSpecific{
+		Type:    schema.ImageInfoSpecificKindQcow2,
+		Variant: &schema.ImageInfoSpecificQCow2Wrapper{Data: specific},
+	}
+}
+
+func bitmapInfo(b qcow2.Bitmap) *schema.Qcow2BitmapInfo {
+	info := &schema.Qcow2BitmapInfo{Name: b.Name, Granularity: b.Granularity, Flags: []schema.Qcow2BitmapInfoFlags{}}
+	if b.InUse {
+		info.Flags = append(info.Flags, schema.Qcow2BitmapInfoFlagsInUse)
+	}
+	if b.Auto {
+		info.Flags = append(info.Flags, schema.Qcow2BitmapInfoFlagsAuto)
+	}
+	return info
 }
 
 // queryBlockGraph lists what the dump visited, the last first.

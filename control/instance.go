@@ -117,6 +117,7 @@ func New(cfg Config) *Instance {
 		Tracer:         cfg.Tracer,
 		OpenFile:       i.openFile,
 		WriteThreshold: i.writeThreshold,
+		ImageCorrupted: i.imageCorrupted,
 		Panicked:       i.panicked,
 	})
 	i.exports = i.newExports()
@@ -257,6 +258,17 @@ func (i *Instance) openFile(path string, flags int) (*os.File, error) {
 
 func (i *Instance) writeThreshold(node string, threshold, exceeded uint64) {
 	i.emit(&schema.BlockWriteThresholdEvent{NodeName: node, AmountExceeded: exceeded, WriteThreshold: threshold})
+}
+
+func (i *Instance) imageCorrupted(node string, c block.Corruption) {
+	e := &schema.BlockImageCorruptedEvent{NodeName: &node, Msg: c.Message, Fatal: c.Fatal}
+	if c.Offset >= 0 {
+		e.Offset = &c.Offset
+	}
+	if c.Size >= 0 {
+		e.Size = &c.Size
+	}
+	i.emit(e)
 }
 
 // panicked reports a bug: the request is lost, the process goes on.

@@ -8,6 +8,7 @@ import (
 	"github.com/qmpblock/qmpblock/drivers/blklogwrites"
 	"github.com/qmpblock/qmpblock/drivers/file"
 	"github.com/qmpblock/qmpblock/drivers/null"
+	"github.com/qmpblock/qmpblock/drivers/qcow2"
 	"github.com/qmpblock/qmpblock/drivers/raw"
 )
 
@@ -20,6 +21,7 @@ func All() []*block.Driver {
 		null.Co(),
 		null.Aio(),
 		raw.Driver(),
+		qcow2.Driver(),
 		blklogwrites.Driver(),
 	}
 }

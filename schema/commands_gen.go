@@ -30,6 +30,7 @@ const (
 	commandBlockdevReopen
 	commandBlockdevDel
 	commandBlockdevSetActive
+	eventBlockImageCorrupted
 	eventBlockIoError
 	eventBlockWriteThreshold
 	commandBlockSetWriteThreshold

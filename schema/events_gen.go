@@ -10,6 +10,7 @@ var eventNames = [...]string{
 	eventShutdown:            "SHUTDOWN",
 	eventStop:                "STOP",
 	eventResume:              "RESUME",
+	eventBlockImageCorrupted: "BLOCK_IMAGE_CORRUPTED",
 	eventBlockIoError:        "BLOCK_IO_ERROR",
 	eventBlockWriteThreshold: "BLOCK_WRITE_THRESHOLD",
 	eventBlockExportDeleted:  "BLOCK_EXPORT_DELETED",
@@ -73,6 +74,51 @@ func (*ResumeEvent) order() ordinal { return eventResume }
 func (*ResumeEvent) AppendData(dst []byte) []byte { return dst }
 
 func (*ResumeEvent) appendData(dst []byte, _ Version) []byte { return dst }
+
+// BlockImageCorruptedEvent is the event BLOCK_IMAGE_CORRUPTED. An image was
+// found damaged. A fatal damage makes it unusable, and marks it so that it is
+// not opened for writing any more; others are told of once.
+//
+// Since QEMU 1.7.
+type BlockImageCorruptedEvent struct {
+	// The device that uses it; empty where it is not known.
+	Device string
+	// The node (since 2.4).
+	NodeName *string
+	// What is wrong, for people.
+	Msg string
+	// Where a write was refused that would have done more damage, in bytes.
+	Offset *int64
+	// How long that write is.
+	Size *int64
+	// The image cannot be used any more (since 2.2).
+	Fatal bool
+}
+
+// EventName returns "BLOCK_IMAGE_CORRUPTED".
+func (*BlockImageCorruptedEvent) EventName() string { return "BLOCK_IMAGE_CORRUPTED" }
+
+func (*BlockImageCorruptedEvent) order() ordinal { return eventBlockImageCorrupted }
+
+// AppendData appends the event's data as a monitor prints it.
+func (x *BlockImageCorruptedEvent) AppendData(dst []byte) []byte { return x.appendData(dst, Newest) }
+
+func (x *BlockImageCorruptedEvent) appendData(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	dst = appendString(appendKey(dst, `"msg": `), x.Msg)
+	if x.Offset != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"offset": `), *x.Offset)
+	}
+	if x.NodeName != nil {
+		dst = appendString(appendKey(dst, `"node-name": `), *x.NodeName)
+	}
+	dst = qjson.AppendBool(appendKey(dst, `"fatal": `), x.Fatal)
+	if x.Size != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"size": `), *x.Size)
+	}
+	return append(dst, '}')
+}
 
 // BlockIoErrorEvent is the event BLOCK_IO_ERROR. A request of a device failed.
 //

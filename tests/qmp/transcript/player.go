@@ -603,12 +603,15 @@ func (p *Player) isOurs(exe string) bool {
 func Lacks(f *File) string {
 	reference, err := daemon.FindReference()
 	for _, tool := range f.Tools() {
-		if err == nil {
-			if _, err := exec.LookPath(filepath.Join(filepath.Dir(reference.Storage[0]), tool)); err == nil {
-				continue
+		path := tool
+		if strings.HasPrefix(tool, "qemu-") {
+			// Those of another version print other things.
+			if err != nil {
+				return tool + " of the reference's version"
 			}
+			path = filepath.Join(filepath.Dir(reference.Storage[0]), tool)
 		}
-		if _, err := exec.LookPath(tool); err != nil {
+		if _, err := exec.LookPath(path); err != nil {
 			return tool
 		}
 	}

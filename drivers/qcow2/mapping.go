@@ -1,0 +1,238 @@
+package qcow2
+
+import (
+	"strconv"
+	"syscall"
+
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// hex prints a number as messages of the reference do: zero has no prefix.
+func hex(n int64) string {
+	if n == 0 {
+		return "0"
+	}
+	return "0x" + strconv.FormatUint(uint64(n), 16)
+}
+
+// slice is a part of an L2 table in the cache.
+type slice struct {
+	table *table
+	geo   *geometry
+	// l2 is where the L2 table is, first the index in it of the slice's
+	// first entry.
+	l2    int64
+	first int
+}
+
+// sliceAt finds the slice with the entry for a guest's offset. It has no table
+// if none is allocated. The mutex is held, here and in all that follows.
+func (i *image) sliceAt(co *aio.Co, offset int64) (slice, error) {
+	n := i.geo.l1Index(offset)
+	if n >= len(i.l1) || i.l1[n]&offsetMask == 0 {
+		return slice{}, nil
+	}
+	l2 := int64(i.l1[n] & offsetMask)
+	if i.geo.inCluster(l2) != 0 {
+		return slice{}, i.corrupt(co, true, -1, -1, "L2 table offset %s unaligned (L1 index: %s)", hex(l2), hex(int64(n)))
+	}
+	return i.sliceOf(co, l2, offset)
+}
+
+func (i *image) sliceOf(co *aio.Co, l2, offset int64) (slice, error) {
+	first := i.geo.l2Index(offset) &^ (1<<i.geo.sliceBits - 1)
+	t, err := i.l2.get(co, l2+int64(first)*i.geo.entrySize)
+	return slice{t, &i.geo, l2, first}, err
+}
+
+// index is that of the entry for an offset, within the slice.
+func (s slice) index(offset int64) int { return s.geo.l2Index(offset) - s.first }
+
+// entries is the number of entries in a slice.
+func (s slice) entries() int { return 1 << s.geo.sliceBits }
+
+func (s slice) get(n int) mapping {
+	if s.geo.extended {
+		b := s.table.data[n*16:]
+		return mapping{be.Uint64(b), be.Uint64(b[8:])}
+	}
+	return mapping{word: be.Uint64(s.table.data[n*8:])}
+}
+
+func (i *image) setEntry(s slice, n int, m mapping) {
+	if s.geo.extended {
+		b := s.table.data[n*16:]
+		be.PutUint64(b, m.word)
+		be.PutUint64(b[8:], m.bitmap)
+	} else {
+		be.PutUint64(s.table.data[n*8:], m.word)
+	}
+	i.l2.setDirty(s.table)
+}
+
+// extent is an area of the guest's disk which is of one kind, and contiguous
+// in the file.
+type extent struct {
+	kind  kind
+	bytes int64
+	// host is where it begins in the data file, for the kinds that have a
+	// place there.
+	host int64
+	// first is the first cluster's entry.
+	first mapping
+}
+
+func (k kind) placed() bool {
+	return k == kindReserved || k == kindZeroAllocated || k == kindNormal
+}
+
+// lookup tells what lies at a guest's offset, at most bytes far.
+func (i *image) lookup(co *aio.Co, offset, bytes int64) (extent, error) {
+	s, err := i.sliceAt(co, offset)
+	if err != nil {
+		return extent{}, err
+	}
+	g := &i.geo
+	if s.table == nil {
+		perTable := g.clusterSize << g.l2Bits
+		return extent{kind: kindUnallocated, bytes: min(bytes, perTable-offset&(perTable-1))}, nil
+	}
+	n := s.index(offset)
+	m := s.get(n)
+	e := extent{kind: g.kindOf(m, g.sub(offset)), first: m}
+	if err := i.checkEntry(co, s, n, m, e.kind); err != nil {
+		return extent{}, err
+	}
+	if e.kind.placed() {
+		e.host = m.host() + g.inCluster(offset)
+	}
+	at := g.subStart(offset) + g.subSize
+	for at-offset < bytes {
+		if g.inCluster(at) == 0 {
+			if n++; n >= s.entries() {
+				break
+			}
+			m = s.get(n)
+			if e.kind == kindCompressed || e.kind.placed() && m.host() != e.host+at-offset {
+				break
+			}
+		}
+		if g.kindOf(m, g.sub(at)) != e.kind {
+			break
+		}
+		at += g.subSize
+	}
+	e.bytes = min(at-offset, bytes)
+	return e, nil
+}
+
+// checkEntry refuses entries that cannot be.
+func (i *image) checkEntry(co *aio.Co, s slice, n int, m mapping, k kind) error {
+	index := int64(s.first + n)
+	switch {
+	case k == kindInvalid:
+		return i.corrupt(co, true, -1, -1, "Invalid cluster entry found  (L2 offset: %s, L2 index: %s)", hex(s.l2), hex(index))
+	case k == kindCompressed && i.external():
+		return i.corrupt(co, true, -1, -1, "Compressed cluster entry found in image with external data file (L2 offset: %s, L2 index: %s)",
+			hex(s.l2), hex(index))
+	case !k.placed():
+		return nil
+	case i.geo.inCluster(m.host()) != 0:
+		what := "Cluster allocation"
+		if k == kindZeroAllocated {
+			what = "Preallocated zero cluster"
+		}
+		return i.corrupt(co, true, -1, -1, "%s offset %s unaligned (L2 offset: %s, L2 index: %s)", what, hex(m.host()), hex(s.l2), hex(index))
+	}
+	return nil
+}
+
+// setL1 changes an entry of the L1 table, in memory until the next write-back.
+func (i *image) setL1(n int, v uint64) {
+	if old := int64(i.l1[n] & offsetMask); old != 0 {
+		i.tables.remove(old)
+	}
+	if at := int64(v & offsetMask); at != 0 {
+		i.tables.add(at)
+	}
+	i.l1[n] = v
+	i.l1Dirty[int64(n)*8/sectorSize] = struct{}{}
+}
+
+// sliceForWrite is sliceAt for who changes the entry: it makes the L2 table,
+// or copies one that snapshots share.
+func (i *image) sliceForWrite(co *aio.Co, offset int64) (slice, error) {
+	n := i.geo.l1Index(offset)
+	if n >= len(i.l1) {
+		return slice{}, qerr.From(syscall.EIO)
+	}
+	if i.l1[n]&offsetMask != 0 && i.l1[n]&flagCopied != 0 {
+		return i.sliceAt(co, offset)
+	}
+	if err := i.needDirtyBit(co); err != nil {
+		return slice{}, err
+	}
+	old, err := i.sliceAt(co, offset) // checks the old offset as well
+	if err != nil {
+		return slice{}, err
+	}
+	content, err := i.tableContent(co, old.l2)
+	if err != nil {
+		return slice{}, err
+	}
+	at, _, err := i.alloc(co, 1, true, "L2 table")
+	if err != nil {
+		return slice{}, err
+	}
+	// The table is there before anything refers to it: a write-back flushes
+	// before it writes the L1 table.
+	if err := i.writeMeta(co, at, content, overlapNone); err != nil {
+		i.frees.add(at, i.geo.clusterSize, freeOther)
+		return slice{}, err
+	}
+	if old.table != nil {
+		i.frees.add(old.l2, i.geo.clusterSize, freeOther)
+	}
+	i.setL1(n, uint64(at)|flagCopied)
+	return i.sliceOf(co, at, offset)
+}
+
+// tableContent is a copy of an L2 table, or an empty one.
+func (i *image) tableContent(co *aio.Co, at int64) ([]byte, error) {
+	b := block.AlignedMemory(int(i.geo.clusterSize))
+	if at == 0 {
+		return b, nil
+	}
+	if err := i.l2.flush(co); err != nil {
+		return nil, err
+	}
+	return b, i.file.CoPreadv(co, at, block.Vec{b}, 0)
+}
+
+// alloc takes clusters for something.
+func (i *image) alloc(co *aio.Co, n int64, exactly bool, what string) (offset, got int64, err error) {
+	if i.frees.held > maxHeld {
+		if err := i.writeBack(co); err != nil {
+			return 0, 0, err
+		}
+	}
+	offset, got, err = i.refs.alloc(co, n, exactly)
+	if err == nil && offset == 0 {
+		return 0, 0, i.corrupt(co, true, -1, -1, "Preventing invalid allocation of %s at offset 0", what)
+	}
+	i.used(offset + got<<i.geo.clusterBits)
+	return offset, got, err
+}
+
+// freeEntry gives up what an entry refers to.
+func (i *image) freeEntry(m mapping, reason freeReason) {
+	switch {
+	case m.compressed():
+		at, bytes := i.geo.compressedAt(m.word)
+		i.frees.add(at, bytes, reason)
+	case m.host() != 0 && !i.external():
+		i.frees.add(m.host(), i.geo.clusterSize, reason)
+	}
+}

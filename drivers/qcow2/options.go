@@ -1,0 +1,182 @@
+package qcow2
+
+import (
+	"math"
+
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// The driver's options.
+const (
+	optLazyRefcounts = "lazy-refcounts"
+	optDiscardReq    = "pass-discard-request"
+	optDiscardSnap   = "pass-discard-snapshot"
+	optDiscardOther  = "pass-discard-other"
+	optNoUnref       = "discard-no-unref"
+	optCacheSize     = "cache-size"
+	optL2CacheSize   = "l2-cache-size"
+	optL2EntrySize   = "l2-cache-entry-size"
+	optRefCacheSize  = "refcount-cache-size"
+	optCleanInterval = "cache-clean-interval"
+	optDataFile      = "data-file"
+	optEncrypt       = "encrypt"
+	optEncryptFormat = "encrypt.format"
+	optEncryptSecret = "encrypt.key-secret"
+)
+
+// mutable lists what can be left out on reopen.
+func mutable() []string {
+	m := []string{
+		optLazyRefcounts, optDiscardReq, optDiscardSnap, optDiscardOther, optNoUnref, optCacheSize,
+		optL2CacheSize, optL2EntrySize, optRefCacheSize, optCleanInterval, optOverlap, optOverlap + ".template",
+	}
+	for _, n := range overlapNames {
+		m = append(m, optOverlap+"."+n.option)
+	}
+	return m
+}
+
+// options are those of one node, as they are in force.
+type options struct {
+	lazyRefcounts bool
+	passDiscard   [freeReasons]bool
+	noUnref       bool
+	overlap       overlap
+	// l2Tables and refTables bound the caches, in tables; sliceSize is the
+	// length of one of the L2 cache, in bytes.
+	l2Tables, refTables int
+	sliceSize           int64
+	// cleanInterval is in seconds.
+	cleanInterval uint64
+}
+
+const (
+	defaultSliceSize     = 4096
+	defaultL2Cache       = 32 << 20
+	minL2Tables          = 2
+	minRefTables         = 4
+	defaultCleanInterval = 600
+)
+
+// takeOptions takes the options out of o.
+func takeOptions(o *block.Options, flags block.Flags, h *header) (opts options, err error) {
+	if err := opts.takeCaches(o, h); err != nil {
+		return opts, err
+	}
+	if opts.cleanInterval, err = o.TakeNumber(optCleanInterval, defaultCleanInterval); err != nil {
+		return opts, err
+	}
+	if opts.cleanInterval > math.MaxUint32 {
+		return opts, qerr.New("Cache clean interval too big")
+	}
+	if opts.lazyRefcounts, err = o.TakeBool(optLazyRefcounts, h.compatible&featureLazy != 0); err != nil {
+		return opts, err
+	}
+	if opts.lazyRefcounts && h.version < 3 {
+		return opts, qerr.New("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level")
+	}
+	if opts.overlap, err = takeOverlap(o); err != nil {
+		return opts, err
+	}
+	for _, d := range []struct {
+		key    string
+		reason freeReason
+		def    bool
+	}{
+		{optDiscardReq, freeRequest, flags&block.FlagUnmap != 0},
+		{optDiscardSnap, freeSnapshot, true},
+		{optDiscardOther, freeOther, false},
+	} {
+		if opts.passDiscard[d.reason], err = o.TakeBool(d.key, d.def); err != nil {
+			return opts, err
+		}
+	}
+	if opts.noUnref, err = o.TakeBool(optNoUnref, false); err != nil {
+		return opts, err
+	}
+	if opts.noUnref && h.version < 3 {
+		return opts, qerr.New("discard-no-unref is only supported since qcow2 version 3")
+	}
+	return opts, takeEncrypt(o, h)
+}
+
+// takeCaches divides memory between the caches. What is not said is as much as
+// the whole disk takes, up to a bound, for L2 tables, and little for refcounts.
+func (opts *options) takeCaches(o *block.Options, h *header) error {
+	cluster := uint64(h.clusterSize())
+	bothSet, l2Set, refSet := o.Has(optCacheSize), o.Has(optL2CacheSize), o.Has(optRefCacheSize)
+	both, err := o.TakeSize(optCacheSize, 0)
+	if err != nil {
+		return err
+	}
+	// All L2 tables of the disk: whole clusters.
+	needed := h.l1Needed(h.size) * cluster
+	l2, err := o.TakeSize(optL2CacheSize, defaultL2Cache)
+	if err != nil {
+		return err
+	}
+	ref, err := o.TakeSize(optRefCacheSize, minRefTables*cluster)
+	if err != nil {
+		return err
+	}
+	slice, err := o.TakeSize(optL2EntrySize, min(cluster, defaultSliceSize))
+	if err != nil {
+		return err
+	}
+	switch {
+	case !bothSet:
+	case l2Set && refSet:
+		return qerr.New("cache-size, l2-cache-size and refcount-cache-size may not be set at the same time")
+	case l2Set && l2 > both:
+		return qerr.New("l2-cache-size may not exceed cache-size")
+	case refSet && ref > both:
+		return qerr.New("refcount-cache-size may not exceed cache-size")
+	case l2Set:
+		ref = both - l2
+	case refSet:
+		l2 = both - ref
+	case both >= needed+minRefTables*cluster:
+		l2 = needed
+		ref = both - l2
+	default:
+		ref = min(both, minRefTables*cluster)
+		l2 = both - ref
+	}
+	if slice < minSubcluster || slice > cluster || slice&(slice-1) != 0 {
+		return qerr.New("L2 cache entry size must be a power of two between %d and the cluster size (%d)", minSubcluster, cluster)
+	}
+	l2Tables, refTables := max(min(l2, needed)/slice, minL2Tables), max(ref/cluster, minRefTables)
+	switch {
+	case l2Tables > math.MaxInt32:
+		return qerr.New("L2 cache size too big")
+	case refTables > math.MaxInt32:
+		return qerr.New("Refcount cache size too big")
+	}
+	opts.l2Tables, opts.refTables, opts.sliceSize = int(l2Tables), int(refTables), int64(slice)
+	return nil
+}
+
+var cryptNames = map[uint32]string{cryptAES: "aes", cryptLUKS: "luks"}
+
+// takeEncrypt refuses what is encrypted.
+func takeEncrypt(o *block.Options, h *header) error {
+	format := o.TakeString(optEncryptFormat, "")
+	secret := o.TakeString(optEncryptSecret, "")
+	if h.cryptMethod == cryptNone {
+		if format != "" {
+			return qerr.New("No encryption in image header, but options specified format '%s'", format)
+		}
+		return nil
+	}
+	name := cryptNames[h.cryptMethod]
+	switch {
+	case format != "" && format != name:
+		return qerr.New("Header reported '%s' encryption format but options specify '%s'", name, format)
+	case h.cryptMethod == cryptLUKS && !h.haveCrypto:
+		return nil // reported when the extensions are read
+	case secret == "":
+		return qerr.New("Parameter '%s' is required for cipher", optEncryptSecret)
+	}
+	return qerr.New("Encrypted qcow2 images cannot be opened")
+}

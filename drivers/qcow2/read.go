@@ -1,0 +1,77 @@
+package qcow2
+
+import (
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+)
+
+// CoPreadv reads.
+func (i *image) CoPreadv(co *aio.Co, offset int64, v block.Vec, _ block.ReqFlags) error {
+	bytes := v.Len()
+	for done := int64(0); done < bytes; {
+		n, err := i.readExtent(co, offset+done, v, done, bytes-done)
+		if err != nil {
+			return err
+		}
+		done += n
+	}
+	return nil
+}
+
+// readExtent reads what is of one kind at an offset, into v from skip on.
+func (i *image) readExtent(co *aio.Co, offset int64, v block.Vec, skip, bytes int64) (int64, error) {
+	i.mu.lock(co)
+	e, err := i.lookup(co, offset, bytes)
+	epoch := i.frees.pin()
+	i.mu.unlock()
+	defer i.frees.unpin(epoch)
+	if err != nil {
+		return 0, err
+	}
+	v = v.Slice(skip, e.bytes)
+	switch e.kind {
+	case kindNormal:
+		return e.bytes, i.data.CoPreadv(co, e.host, v, 0)
+	case kindCompressed:
+		return e.bytes, i.readCompressed(co, e.first.word, i.geo.inCluster(offset), v)
+	case kindUnallocated, kindReserved:
+		if b := i.node.Backing(); b != nil {
+			return e.bytes, b.CoPreadv(co, offset, v, 0)
+		}
+	}
+	v.Zero()
+	return e.bytes, nil
+}
+
+// readCompressed reads a part of a compressed cluster.
+func (i *image) readCompressed(co *aio.Co, word uint64, from int64, v block.Vec) error {
+	at, size := i.geo.compressedAt(word)
+	packed := i.getBuffer(size)
+	defer i.putBuffer(packed)
+	if err := i.file.CoPreadv(co, at, block.Vec{*packed}, 0); err != nil {
+		return err
+	}
+	whole := i.getBuffer(i.geo.clusterSize)
+	defer i.putBuffer(whole)
+	if err := i.codec.decompress(*whole, *packed); err != nil {
+		return err
+	}
+	v.CopyFrom((*whole)[from:])
+	return nil
+}
+
+// getBuffer returns memory of at most two clusters.
+func (i *image) getBuffer(bytes int64) *[]byte {
+	b, ok := i.buffers.Get().(*[]byte)
+	if !ok {
+		m := block.AlignedMemory(int(2 * i.geo.clusterSize))
+		b = &m
+	}
+	*b = (*b)[:bytes]
+	return b
+}
+
+func (i *image) putBuffer(b *[]byte) {
+	*b = (*b)[:cap(*b)]
+	i.buffers.Put(b)
+}

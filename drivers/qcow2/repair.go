@@ -1,0 +1,280 @@
+package qcow2
+
+import (
+	"maps"
+	"slices"
+	"syscall"
+
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// uses counts the uses of clusters anew, from all that refers to them.
+type uses struct {
+	img   *image
+	pages map[int64]*[usesPage]uint64
+	// end is behind the last cluster in use.
+	end int64
+}
+
+const usesPage = 1024
+
+func (u *uses) add(offset, bytes int64) error {
+	if offset < 0 || bytes < 0 || offset > maxHostOffset-bytes {
+		return qerr.From(syscall.EIO)
+	}
+	if bytes == 0 {
+		return nil
+	}
+	first, last := offset>>u.img.geo.clusterBits, (offset+bytes-1)>>u.img.geo.clusterBits
+	for c := first; c <= last; c++ {
+		p := u.pages[c/usesPage]
+		if p == nil {
+			p = new([usesPage]uint64)
+			u.pages[c/usesPage] = p
+		}
+		p[c%usesPage]++
+	}
+	u.end = max(u.end, last+1)
+	return nil
+}
+
+func (u *uses) get(cluster int64) uint64 {
+	if p := u.pages[cluster/usesPage]; p != nil {
+		return p[cluster%usesPage]
+	}
+	return 0
+}
+
+// count goes through the whole image.
+func (u *uses) count(co *aio.Co) error {
+	i := u.img
+	size := i.geo.clusterSize
+	areas := [][2]int64{
+		{0, size},
+		{int64(i.hdr.refTableOffset), int64(len(i.refs.table)) * 8},
+		{int64(i.hdr.snapshotsOffset), i.snapshotTableSize()},
+		{int64(i.hdr.bitmaps.directoryOffset), int64(i.hdr.bitmaps.directorySize)},
+	}
+	for _, at := range i.refs.blocks {
+		areas = append(areas, [2]int64{at, size})
+	}
+	for _, a := range areas {
+		if err := u.add(a[0], a[1]); err != nil {
+			return err
+		}
+	}
+	if err := u.countL1(co, int64(i.hdr.l1Offset), i.l1); err != nil {
+		return err
+	}
+	for n := range i.snapshots {
+		s := &i.snapshots[n]
+		if s.l1Size > maxL1Size/8 || s.l1Offset < 0 {
+			return qerr.From(syscall.EIO)
+		}
+		table, err := i.readTable(co, uint64(s.l1Offset), int64(s.l1Size))
+		if err != nil {
+			return err
+		}
+		if err := u.countL1(co, s.l1Offset, table); err != nil {
+			return err
+		}
+	}
+	for n := range i.bitmaps {
+		if err := u.countBitmap(co, &i.bitmaps[n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *uses) countL1(co *aio.Co, offset int64, l1 []uint64) error {
+	if err := u.add(offset, int64(len(l1))*8); err != nil {
+		return err
+	}
+	for _, e := range l1 {
+		at := int64(e & offsetMask)
+		if at == 0 {
+			continue
+		}
+		if u.img.geo.inCluster(at) != 0 {
+			return qerr.From(syscall.EIO)
+		}
+		if err := u.add(at, u.img.geo.clusterSize); err != nil {
+			return err
+		}
+		if err := u.countL2(co, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *uses) countL2(co *aio.Co, at int64) error {
+	i := u.img
+	table, err := i.readTable(co, uint64(at), i.geo.clusterSize/8)
+	if err != nil {
+		return err
+	}
+	for n := 0; n < len(table); n += int(i.geo.entrySize / 8) {
+		m := mapping{word: table[n]}
+		switch {
+		case m.compressed():
+			at, bytes := i.geo.compressedAt(m.word)
+			err = u.add(at, bytes)
+		case m.host() != 0 && !i.external():
+			if i.geo.inCluster(m.host()) != 0 {
+				return qerr.From(syscall.EIO)
+			}
+			err = u.add(m.host(), i.geo.clusterSize)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *uses) countBitmap(co *aio.Co, b *bitmap) error {
+	if err := u.add(int64(b.tableOffset), int64(b.tableSize)*8); err != nil {
+		return err
+	}
+	table, err := u.img.readTable(co, b.tableOffset, int64(b.tableSize))
+	if err != nil {
+		return err
+	}
+	for _, e := range table {
+		if at := int64(e & offsetMask); at != 0 {
+			if err := u.add(at, u.img.geo.clusterSize); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// repair counts all references and makes the refcounts what they should be.
+// The bit that asks for it is cleared when that is durable.
+func (i *image) repair(co *aio.Co) error {
+	if err := i.recount(co); err != nil {
+		return qerr.Prepend(err, "Could not repair dirty image: ")
+	}
+	return nil
+}
+
+func (i *image) recount(co *aio.Co) error {
+	u := &uses{img: i, pages: make(map[int64]*[usesPage]uint64)}
+	if err := u.count(co); err != nil {
+		return err
+	}
+	// Clusters for new blocks come from behind all that is used.
+	i.used(u.end << i.geo.clusterBits)
+	i.refs.hint = i.end >> i.geo.clusterBits
+	if err := i.fixMissing(co, u); err != nil {
+		return err
+	}
+	if err := i.fixCounts(co, u); err != nil {
+		return err
+	}
+	if err := i.fixCopied(co, u); err != nil {
+		return err
+	}
+	i.refs.hint = 0
+	i.unrepaired = false
+	return i.markClean(co)
+}
+
+// fixMissing makes blocks for what is used and not counted anywhere. Their own
+// clusters are used from then on as well.
+func (i *image) fixMissing(co *aio.Co, u *uses) error {
+	for _, page := range slices.Sorted(maps.Keys(u.pages)) {
+		for n := range int64(usesPage) {
+			cluster := page*usesPage + n
+			if u.get(cluster) == 0 || i.refs.blockOffset(cluster) != 0 {
+				continue
+			}
+			known, table := slices.Clone(i.refs.blocks), i.hdr.refTableOffset
+			if err := i.refs.ensureBlock(co, cluster>>i.geo.refBits); err != nil {
+				return err
+			}
+			if i.hdr.refTableOffset != table {
+				return i.recountFrom(co, u)
+			}
+			for _, at := range i.refs.blocks {
+				if _, found := slices.BinarySearch(known, at); !found {
+					if err := u.add(at, i.geo.clusterSize); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// recountFrom begins anew with another refcount table.
+func (i *image) recountFrom(co *aio.Co, u *uses) error {
+	clear(u.pages)
+	i.frees = frees{} // the old table is not referred to any more
+	if err := u.count(co); err != nil {
+		return err
+	}
+	return i.fixMissing(co, u)
+}
+
+func (i *image) fixCounts(co *aio.Co, u *uses) error {
+	perBlock := int64(1) << i.geo.refBits
+	for n := range i.refs.table {
+		first := int64(n) * perBlock
+		t, err := i.refs.blockOf(co, first)
+		if err != nil {
+			return err
+		}
+		if t == nil {
+			continue
+		}
+		for k := range perBlock {
+			want := u.get(first + k)
+			if want > i.geo.maxRefcount() {
+				return qerr.From(syscall.EIO)
+			}
+			if readRefcount(t.data, i.geo.refOrder, k) != want {
+				writeRefcount(t.data, i.geo.refOrder, k, want)
+				i.refs.cache.setDirty(t)
+			}
+		}
+	}
+	return nil
+}
+
+// fixCopied takes the mark of sole use off what is shared.
+func (i *image) fixCopied(co *aio.Co, u *uses) error {
+	shared := func(word uint64) bool {
+		return word&flagCopied != 0 && word&offsetMask != 0 && u.get(int64(word&offsetMask)>>i.geo.clusterBits) != 1
+	}
+	for n, e := range i.l1 {
+		if e&offsetMask == 0 {
+			continue
+		}
+		if shared(e) {
+			i.setL1(n, e&^flagCopied)
+		}
+		if i.external() {
+			continue
+		}
+		start := int64(n) << (i.geo.clusterBits + i.geo.l2Bits)
+		for at := start; at < start+i.geo.clusterSize<<i.geo.l2Bits; at += i.geo.clusterSize << i.geo.sliceBits {
+			s, err := i.sliceAt(co, at)
+			if err != nil {
+				return err
+			}
+			for k := range s.entries() {
+				if m := s.get(k); !m.compressed() && shared(m.word) {
+					m.word &^= flagCopied
+					i.setEntry(s, k, m)
+				}
+			}
+		}
+	}
+	return nil
+}

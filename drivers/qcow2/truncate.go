@@ -1,0 +1,306 @@
+package qcow2
+
+import (
+	"syscall"
+
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// CoTruncate resizes the guest's disk.
+func (i *image) CoTruncate(co *aio.Co, offset int64, exact bool, prealloc block.PreallocMode, flags block.ReqFlags) error {
+	if offset%sectorSize != 0 {
+		return qerr.WithErrnoOnly(syscall.EINVAL, "The new size must be a multiple of %d", sectorSize)
+	}
+	i.mu.lock(co)
+	defer i.mu.unlock()
+	if len(i.snapshots) > 0 && i.geo.version < 3 {
+		return qerr.WithErrnoOnly(syscall.ENOTSUP, "Can't resize a version 2 image which has snapshots")
+	}
+	if err := i.modifying(co); err != nil {
+		return err
+	}
+	old := i.size.Load()
+	i.awaitWrites(co, i.geo.clusterStart(min(old, offset)), maxHostOffset*64)
+	if offset < old {
+		if prealloc != block.PreallocOff {
+			return qerr.WithErrnoOnly(syscall.EINVAL, "Preallocation can't be used for shrinking an image")
+		}
+		return i.shrink(co, offset, old)
+	}
+	return i.grow(co, old, offset, exact, prealloc, flags)
+}
+
+// setSize writes the new length into the header.
+func (i *image) setSize(co *aio.Co, size int64) error {
+	b := make([]byte, 8)
+	be.PutUint64(b, uint64(size))
+	if err := i.writeHeader(co, offsetSize, b); err != nil {
+		return qerr.Prepend(err, "Failed to update the image size: ")
+	}
+	if err := i.barrier(co); err != nil {
+		return qerr.Prepend(err, "Failed to update the image size: ")
+	}
+	i.hdr.size = uint64(size)
+	i.size.Store(size)
+	return nil
+}
+
+func (i *image) shrink(co *aio.Co, size, old int64) error {
+	if err := i.cut(co, i.geo.clusterEnd(size), i.geo.clusterEnd(old)); err != nil {
+		return qerr.Prepend(err, "Failed to discard cropped clusters: ")
+	}
+	for n := int(i.hdr.l1Needed(uint64(size))); n < int(i.hdr.l1Needed(uint64(old))); n++ {
+		if at := int64(i.l1[n] & offsetMask); at != 0 {
+			i.frees.add(at, i.geo.clusterSize, freeOther)
+			i.setL1(n, 0)
+		}
+	}
+	if err := i.writeBack(co); err != nil {
+		return qerr.Prepend(err, "Failed to reduce the number of L2 tables: ")
+	}
+	if err := i.setSize(co, size); err != nil {
+		return err
+	}
+	return i.cutFile(co)
+}
+
+// cut makes an area at the end unallocated. Where there is no L2 table, and
+// none is needed for what remains, there is nothing to do.
+func (i *image) cut(co *aio.Co, from, to int64) error {
+	perTable := i.geo.clusterSize << i.geo.l2Bits
+	for from < to {
+		end := min(to, from&^(perTable-1)+perTable)
+		if from&(perTable-1) != 0 || i.l1[i.geo.l1Index(from)]&offsetMask != 0 {
+			if err := i.change(co, from, end, change{discard: true, full: true}); err != nil {
+				return err
+			}
+		}
+		from = end
+	}
+	return nil
+}
+
+// cutFile gives the end of the file back that holds nothing.
+func (i *image) cutFile(co *aio.Co) error {
+	length, err := i.file.Node().CoGetLength(co)
+	if err != nil {
+		return err
+	}
+	last := i.geo.clusters(length) - 1
+	for ; last > 0; last-- {
+		uses, err := i.refs.get(co, last)
+		if err != nil {
+			return err
+		}
+		if uses != 0 {
+			break
+		}
+	}
+	end := (last + 1) << i.geo.clusterBits
+	if end == length {
+		return nil
+	}
+	if err := i.file.CoTruncate(co, end, false, block.PreallocOff, 0); err != nil {
+		return nil // it is longer than it needs to be
+	}
+	i.end = end
+	if i.compressEnd > end {
+		i.compressEnd = 0
+	}
+	return nil
+}
+
+func (i *image) grow(co *aio.Co, old, size int64, exact bool, prealloc block.PreallocMode, flags block.ReqFlags) error {
+	if err := i.growL1(co, i.hdr.l1Needed(uint64(size))); err != nil {
+		return qerr.Prepend(err, "Failed to grow the L1 table: ")
+	}
+	if i.external() && (i.hdr.dataRaw() || prealloc >= block.PreallocFalloc) {
+		if err := i.data.CoTruncate(co, size, exact && i.hdr.dataRaw(), fileMode(prealloc), 0); err != nil {
+			return err
+		}
+	}
+	if err := i.zeroTail(co, old, size); err != nil {
+		return qerr.Prepend(err, "Failed to zero out the new area: ")
+	}
+	start := i.geo.clusterEnd(old)
+	if flags&block.ReqZeroWrite != 0 && prealloc == block.PreallocOff && start < i.geo.clusterEnd(size) {
+		if i.geo.version < 3 {
+			return qerr.WithErrnoOnly(syscall.ENOTSUP, "Failed to zero out the new area: Operation not supported")
+		}
+		if err := i.change(co, start, i.geo.clusterEnd(size), change{unmap: true}); err != nil {
+			return qerr.Prepend(err, "Failed to zero out the new area: ")
+		}
+	}
+	if prealloc != block.PreallocOff {
+		if err := i.preallocate(co, start, i.geo.clusterEnd(size), prealloc); err != nil {
+			return qerr.Prepend(err, "Could not preallocate metadata: ")
+		}
+	}
+	// What is new must read as zeroes before it is there.
+	if err := i.writeBack(co); err != nil {
+		return err
+	}
+	if err := i.barrier(co); err != nil {
+		return err
+	}
+	return i.setSize(co, size)
+}
+
+// fileMode is the mode in which the data file grows.
+func fileMode(m block.PreallocMode) block.PreallocMode {
+	if m == block.PreallocMetadata {
+		return block.PreallocOff
+	}
+	return m
+}
+
+// growL1 moves the L1 table to a longer one.
+func (i *image) growL1(co *aio.Co, entries uint64) error {
+	if entries <= uint64(len(i.l1)) {
+		return nil
+	}
+	if entries > maxL1Size/8 {
+		return qerr.From(syscall.EFBIG)
+	}
+	if err := i.writeBack(co); err != nil {
+		return err
+	}
+	if err := i.needDirtyBit(co); err != nil {
+		return err
+	}
+	clusters := i.geo.clusters(int64(entries) * 8)
+	at, _, err := i.alloc(co, clusters, true, "L1 table")
+	if err != nil {
+		return err
+	}
+	table := make([]uint64, entries)
+	copy(table, i.l1)
+	raw := block.AlignedMemory(int(clusters << i.geo.clusterBits))
+	for n, e := range table {
+		be.PutUint64(raw[n*8:], e)
+	}
+	if err := i.writeMeta(co, at, raw, overlapNone); err != nil {
+		i.frees.add(at, clusters<<i.geo.clusterBits, freeOther)
+		return err
+	}
+	if err := i.beforeMapping(co); err != nil {
+		return err
+	}
+	b := make([]byte, 12)
+	be.PutUint32(b, uint32(entries))
+	be.PutUint64(b[4:], uint64(at))
+	if err := i.writeHeader(co, offsetL1Size, b); err != nil {
+		return err
+	}
+	if err := i.barrier(co); err != nil {
+		return err
+	}
+	if n := int64(len(i.l1)) * 8; n > 0 {
+		i.frees.add(int64(i.hdr.l1Offset), i.geo.clusterEnd(n), freeOther)
+	}
+	i.l1 = table
+	i.hdr.l1Size, i.hdr.l1Offset = uint32(entries), uint64(at)
+	return nil
+}
+
+// zeroTail clears what the last cluster holds behind the end of the disk: a
+// longer disk was cut there.
+func (i *image) zeroTail(co *aio.Co, old, size int64) error {
+	end := min(i.geo.clusterEnd(old), size)
+	for old < end {
+		e, err := i.lookup(co, old, end-old)
+		if err != nil {
+			return err
+		}
+		switch e.kind {
+		case kindZero, kindZeroAllocated:
+		case kindUnallocated, kindReserved:
+			if err := i.zeroUnallocated(co, old, e.bytes); err != nil {
+				return err
+			}
+		default:
+			if err := i.zeroData(co, old, e.bytes); err != nil {
+				return err
+			}
+		}
+		old += e.bytes
+	}
+	return nil
+}
+
+// zeroUnallocated clears an area that would show the backing file.
+func (i *image) zeroUnallocated(co *aio.Co, offset, bytes int64) error {
+	zero, n, err := i.backingZero(co, offset, bytes)
+	if err != nil || zero && n >= bytes {
+		return err
+	}
+	return i.zeroData(co, offset, bytes)
+}
+
+// zeroData writes zeroes as any request does, in the midst of a change.
+func (i *image) zeroData(co *aio.Co, offset, bytes int64) error {
+	b := i.getBuffer(bytes)
+	defer i.putBuffer(b)
+	clear(*b)
+	i.mu.unlock()
+	defer i.mu.lock(co)
+	return i.CoPwritev(co, offset, block.Vec{*b}, 0)
+}
+
+// preallocate gives every cluster of a new area a place. The places are behind
+// the end of the file, which reads as zeroes.
+func (i *image) preallocate(co *aio.Co, from, to int64, mode block.PreallocMode) error {
+	if err := i.needDirtyBit(co); err != nil {
+		return err
+	}
+	if mode >= block.PreallocFalloc && !i.external() {
+		// Room for the L2 tables goes first, as in the reference.
+		perTable := i.geo.clusterSize << i.geo.l2Bits
+		i.used(i.end + (to-from+perTable-1)/perTable<<i.geo.clusterBits)
+	}
+	for from < to {
+		n, err := i.preallocateRun(co, from, to, mode)
+		if err != nil {
+			return err
+		}
+		from += n
+	}
+	return nil
+}
+
+// preallocateRun does it as far as one slice goes.
+func (i *image) preallocateRun(co *aio.Co, from, to int64, mode block.PreallocMode) (int64, error) {
+	g := &i.geo
+	s, err := i.sliceForWrite(co, from)
+	if err != nil {
+		return 0, err
+	}
+	clusters := min(int64(s.entries()-s.index(from)), (to-from)>>g.clusterBits)
+	host := from
+	if !i.external() {
+		host = i.end
+		if clusters, err = i.refs.allocAt(co, host, clusters); err != nil {
+			return 0, err
+		}
+		i.used(host + max(clusters, 1)<<g.clusterBits)
+		if clusters == 0 {
+			return 0, nil // counted already; behind it
+		}
+		if err := i.file.CoTruncate(co, i.end, false, fileMode(mode), 0); err != nil {
+			return 0, err
+		}
+	}
+	if s, err = i.sliceForWrite(co, from); err != nil {
+		return 0, err
+	}
+	for k := range clusters {
+		m := mapping{word: uint64(host+k<<g.clusterBits) | flagCopied}
+		if g.extended {
+			m.bitmap = allSubs
+		}
+		i.setEntry(s, s.index(from)+int(k), m)
+	}
+	return clusters << g.clusterBits, nil
+}
