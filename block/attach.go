@@ -79,11 +79,13 @@ func (n *Node) insertChild(c *Child, at int) {
 func (w *Write) link(c *Child, n *Node) {
 	c.node = n
 	n.parents.add(c)
+	c.blockBacking()
 	if n.quiesce.Load() > 0 {
 		c.owner.drainedBegin()
 	}
 	w.graph.tracer.At(trace.GraphAttachChild).Str("owner", c.owner.describe()).Str("child", c.name).Str("node", n.name).Send()
 	w.onAbort(func() {
+		c.unblockBacking()
 		n.parents.remove(c)
 		c.node = nil
 		if n.quiesce.Load() > 0 {
@@ -97,6 +99,7 @@ func (w *Write) link(c *Child, n *Node) {
 func (w *Write) unlink(c *Child) *Node {
 	n := c.node
 	next := c.nextParent
+	c.unblockBacking()
 	n.parents.remove(c)
 	c.node = nil
 	if n.quiesce.Load() > 0 {
@@ -106,6 +109,7 @@ func (w *Write) unlink(c *Child) *Node {
 	w.onAbort(func() {
 		c.node = n
 		n.parents.addBefore(c, next)
+		c.blockBacking()
 		if n.quiesce.Load() > 0 {
 			c.owner.drainedBegin()
 		}

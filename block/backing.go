@@ -129,3 +129,25 @@ func (n *Node) backingOverridden() bool {
 	}
 	return n.autoBacking != ""
 }
+
+// blockBacking forbids what would pull a backing file out from under its
+// overlay; unblockBacking allows it again.
+func (c *Child) blockBacking() {
+	if c.role&RoleCOW == 0 {
+		return
+	}
+	c.blocker = &Blocker{Reason: "node is used as backing hd of '" + c.ParentNode().name + "'"}
+	for op := range numBlockOps {
+		c.node.Block(op, c.blocker)
+	}
+}
+
+func (c *Child) unblockBacking() {
+	if c.blocker == nil {
+		return
+	}
+	for op := range numBlockOps {
+		c.node.Unblock(op, c.blocker)
+	}
+	c.blocker = nil
+}

@@ -20,6 +20,8 @@ type Child struct {
 	node   *Node
 	perm   Perm
 	shared Perm
+	// blocker keeps a backing file in its place.
+	blocker *Blocker
 
 	// Links of the node's list of parents, the newest first.
 	prevParent, nextParent *Child

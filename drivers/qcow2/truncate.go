@@ -116,8 +116,8 @@ func (i *image) grow(co *aio.Co, old, size int64, exact bool, prealloc block.Pre
 	if err := i.growL1(co, i.hdr.l1Needed(uint64(size))); err != nil {
 		return qerr.Prepend(err, "Failed to grow the L1 table: ")
 	}
-	if i.external() && (i.hdr.dataRaw() || prealloc >= block.PreallocFalloc) {
-		if err := i.data.CoTruncate(co, size, exact && i.hdr.dataRaw(), fileMode(prealloc), 0); err != nil {
+	if i.external() {
+		if err := i.growData(co, size, exact, prealloc); err != nil {
 			return err
 		}
 	}
@@ -146,6 +146,26 @@ func (i *image) grow(co *aio.Co, old, size int64, exact bool, prealloc block.Pre
 		return err
 	}
 	return i.setSize(co, size)
+}
+
+// growData makes an external data file longer where it is a disk of its own,
+// or is to be allocated.
+func (i *image) growData(co *aio.Co, size int64, exact bool, prealloc block.PreallocMode) error {
+	raw := i.hdr.dataRaw()
+	if !raw && prealloc == block.PreallocOff {
+		return nil
+	}
+	length, err := i.data.Node().CoGetLength(co)
+	if err != nil {
+		return err
+	}
+	if size <= length && !(raw && exact) {
+		return nil
+	}
+	if size < length {
+		prealloc = block.PreallocOff
+	}
+	return i.data.CoTruncate(co, size, exact && raw, fileMode(prealloc), 0)
 }
 
 // fileMode is the mode in which the data file grows.

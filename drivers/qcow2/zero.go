@@ -176,7 +176,8 @@ func (i *image) giveUp(old, m mapping, c change) int64 {
 	if c.discard || c.unmap {
 		reason = freeRequest
 	}
-	gone := !old.compressed() && old.allocated() && i.opts.passDiscard[reason] && reason == freeRequest
+	whole := !i.geo.extended || m.bitmap&allSubs == 0
+	gone := whole && !old.compressed() && old.allocated() && i.opts.passDiscard[reason] && reason == freeRequest
 	if old.compressed() || old.host() != m.host() {
 		// What only this entry had is discarded at once: who loses power
 		// now finds the old data or zeroes, and asked for no more.

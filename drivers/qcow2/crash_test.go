@@ -1,0 +1,363 @@
+package qcow2_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/drivers/drivertest"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// tape records what reaches disks, and what their users did meanwhile.
+type tape struct {
+	mu     sync.Mutex
+	events []event
+}
+
+// event is a write to a disk, a change of its length (no data), or a flush.
+type event struct {
+	disk   string
+	offset int64
+	data   []byte
+	flush  bool
+}
+
+func (t *tape) add(e event) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.events = append(t.events, e)
+	return len(t.events)
+}
+
+func (t *tape) now() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.events)
+}
+
+// taped is the driver "taped": a disk in memory that grows, on a tape.
+func taped(t *tape, initial map[string][]byte, fail func() bool) *block.Driver {
+	return &block.Driver{Name: "taped", Kind: block.Protocol, Open: func(a *block.OpenArgs) (block.Instance, error) {
+		name := a.Options.TakeString("name", "")
+		return &tapedDisk{tape: t, name: name, data: slices.Clone(initial[name]), fail: fail}, nil
+	}}
+}
+
+type tapedDisk struct {
+	tape *tape
+	name string
+	fail func() bool
+	mu   sync.Mutex
+	data []byte
+}
+
+func (d *tapedDisk) failing() error {
+	if d.fail != nil && d.fail() {
+		return qerr.From(syscall.EIO)
+	}
+	return nil
+}
+
+func (d *tapedDisk) CoPreadv(_ *aio.Co, offset int64, v block.Vec, _ block.ReqFlags) error {
+	if err := d.failing(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v.Zero()
+	if offset < int64(len(d.data)) {
+		v.CopyFrom(d.data[offset:])
+	}
+	return nil
+}
+
+func (d *tapedDisk) put(offset int64, data []byte) error {
+	if err := d.failing(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if end := offset + int64(len(data)); end > int64(len(d.data)) {
+		d.data = append(d.data, make([]byte, end-int64(len(d.data)))...)
+	}
+	copy(d.data[offset:], data)
+	d.tape.add(event{disk: d.name, offset: offset, data: data})
+	return nil
+}
+
+func (d *tapedDisk) CoPwritev(_ *aio.Co, offset int64, v block.Vec, _ block.ReqFlags) error {
+	data := make([]byte, v.Len())
+	v.CopyTo(data)
+	return d.put(offset, data)
+}
+
+func (d *tapedDisk) CoPdiscard(_ *aio.Co, offset, bytes int64) error {
+	return d.put(offset, make([]byte, bytes))
+}
+
+func (d *tapedDisk) CoFlush(*aio.Co) error {
+	if err := d.failing(); err != nil {
+		return err
+	}
+	d.tape.add(event{disk: d.name, flush: true})
+	return nil
+}
+
+func (d *tapedDisk) CoGetLength(*aio.Co) (int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return int64(len(d.data)), nil
+}
+
+func (d *tapedDisk) CoTruncate(_ *aio.Co, offset int64, _ bool, _ block.PreallocMode, _ block.ReqFlags) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	data := make([]byte, offset)
+	copy(data, d.data)
+	d.data = data
+	d.tape.add(event{disk: d.name, offset: offset})
+	return nil
+}
+
+func (d *tapedDisk) Close(*aio.Lock) {}
+
+// torn is what a disk may hold when the power fails after the first events of
+// a tape: what was flushed, and of the rest any sectors.
+func torn(t *tape, disk string, initial []byte, until int, rng *rand.Rand) []byte {
+	data := slices.Clone(initial)
+	flushed := 0
+	for i, e := range t.events[:until] {
+		if e.disk == disk && e.flush {
+			flushed = i
+		}
+	}
+	keep := rng.IntN(4) // how much of what was not flushed is there, in thirds
+	for i, e := range t.events[:until] {
+		switch {
+		case e.disk != disk || e.flush:
+		case e.data == nil:
+			data = slices.Grow(data, int(max(0, e.offset-int64(len(data)))))
+			if e.offset > int64(len(data)) {
+				data = append(data, make([]byte, e.offset-int64(len(data)))...)
+			} else if i < flushed || rng.IntN(2) == 0 {
+				data = data[:e.offset]
+			}
+		default:
+			if end := e.offset + int64(len(e.data)); end > int64(len(data)) {
+				data = append(data, make([]byte, end-int64(len(data)))...)
+			}
+			whole := rng.IntN(3) == 0
+			for at := 0; at < len(e.data); {
+				n := min(512-int(e.offset+int64(at))%512, len(e.data)-at)
+				if i < flushed || whole || rng.IntN(3) < keep {
+					copy(data[int(e.offset)+at:], e.data[at:at+n])
+				}
+				at += n
+			}
+		}
+	}
+	return data
+}
+
+// mark is a request on a sector: what it wrote, and between which events.
+type mark struct {
+	value      byte
+	start, end int
+}
+
+// flushMark is a flush that a user asked for.
+type flushMark struct{ start, end int }
+
+// crashHistory runs requests on a taped image, and remembers what each sector
+// may hold at each time.
+type crashHistory struct {
+	t       *testing.T
+	rng     *rand.Rand
+	tape    *tape
+	blk     *block.Backend
+	node    *block.Node
+	cluster int64
+	sectors [][]mark
+	flushes []flushMark
+	log     []string
+}
+
+func (h *crashHistory) request() func() {
+	size := int64(len(h.sectors))
+	unit := []int64{1, 8, h.cluster / 512, h.cluster / 512}[h.rng.IntN(4)]
+	first := h.rng.Int64N(size) / unit * unit
+	n := min(size-first, unit*(1+h.rng.Int64N(4)))
+	value := byte(1 + h.rng.IntN(255))
+	k := h.rng.IntN(10)
+	offset, bytes := first*512, n*512
+	start := h.tape.now()
+	text := ""
+	var do func() error
+	switch {
+	case k < 6:
+		text = "write"
+		v := drivertest.Fill(value, int(bytes))
+		do = func() error { return h.blk.Pwritev(aio.Outside, offset, v, 0) }
+	case k < 7 && unit == h.cluster/512:
+		text = "compress"
+		v := drivertest.Fill(value, int(bytes))
+		do = func() error {
+			return in(h.node, func(co *aio.Co) error { return h.node.CoPwritev(co, offset, v, block.ReqCompressed) })
+		}
+	case k < 9:
+		text, value = "zero", 0
+		do = func() error { return h.blk.PwriteZeroes(aio.Outside, offset, bytes, block.ReqMayUnmap) }
+	default:
+		text, value = "discard", 0
+		do = func() error { return h.blk.Pdiscard(aio.Outside, offset, bytes) }
+	}
+	h.log = append(h.log, fmt.Sprintf("at %d: %s %d+%d %#x", start, text, offset, bytes, value))
+	for s := first; s < first+n; s++ {
+		h.sectors[s] = append(h.sectors[s], mark{value, start, 1 << 30})
+	}
+	return func() {
+		if err := do(); err != nil {
+			h.t.Errorf("%s %d+%d: %v", text, offset, bytes, err)
+		}
+		got := make([]byte, bytes)
+		if err := h.blk.Preadv(aio.Outside, offset, block.Vec{got}); err != nil {
+			h.t.Error(err)
+		}
+		end := h.tape.now()
+		for s := first; s < first+n; s++ {
+			m := &h.sectors[s][len(h.sectors[s])-1]
+			// A discard may do nothing; what can be read now is what it did.
+			m.value, m.end = got[(s-first)*512], end
+		}
+	}
+}
+
+func (h *crashHistory) step() {
+	switch k := h.rng.IntN(20); {
+	case k < 14:
+		h.request()()
+	case k < 17:
+		// Two at once, on either side of the disk.
+		var wg sync.WaitGroup
+		a := h.request()
+		busy := slices.Clone(h.sectors)
+		_ = busy
+		wg.Go(a)
+		wg.Wait()
+	default:
+		f := flushMark{start: h.tape.now()}
+		h.log = append(h.log, fmt.Sprintf("at %d: flush", f.start))
+		if err := h.blk.Flush(aio.Outside); err != nil {
+			h.t.Error(err)
+		}
+		f.end = h.tape.now()
+		h.flushes = append(h.flushes, f)
+	}
+}
+
+// allowed tells what a sector may hold when the power failed after some
+// events.
+func (h *crashHistory) allowed(sector, at int) []byte {
+	durable := 0 // what ended before this event is
+	for _, f := range h.flushes {
+		if f.end <= at {
+			durable = f.start
+		}
+	}
+	values := []byte{0}
+	for _, m := range h.sectors[sector] {
+		switch {
+		case m.end <= durable:
+			values = []byte{m.value}
+		case m.start <= at:
+			values = append(values, m.value)
+		}
+	}
+	return values
+}
+
+// Whenever the power fails, and whatever of the last writes has reached the
+// disk, the image is whole and holds what was flushed.
+func TestPowerFailure(t *testing.T) {
+	t.Parallel()
+	for _, options := range []string{
+		"", "cluster_size=512", "cluster_size=4k,refcount_bits=1", "compat=0.10,cluster_size=1k",
+		"extended_l2=on,cluster_size=16k", "cluster_size=4k,lazy_refcounts=on", "cluster_size=512,refcount_bits=64",
+		"compression_type=zstd,cluster_size=4k",
+	} {
+		for _, seed := range seeds(2) {
+			t.Run(fmt.Sprintf("%s/%d", options, seed), func(t *testing.T) {
+				t.Parallel()
+				powerFailure(t, options, seed)
+			})
+		}
+	}
+}
+
+func powerFailure(t *testing.T, options string, seed uint64) {
+	dir := t.TempDir()
+	const size = 1 << 19
+	initial, err := os.ReadFile(create(t, dir, "image", options, fmt.Sprint(size)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &crashHistory{t: t, rng: rand.New(rand.NewPCG(seed, 2)), tape: &tape{}, sectors: make([][]mark, size/512)}
+	b := bench(t, taped(h.tape, map[string][]byte{"image": initial}, nil))
+	h.node = b.Add(`{"driver":"qcow2","node-name":"q","discard":"unmap","l2-cache-size":4096,"l2-cache-entry-size":512,
+		"file":{"driver":"taped","name":"image"}}`)
+	h.blk = b.Use(h.node)
+	info, err := h.node.GetInfo(aio.Outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.cluster = info.ClusterSize
+	for range *stepsFlag {
+		h.step()
+	}
+	b.Drop(h.blk)
+	b.Delete("q")
+	if t.Failed() {
+		return
+	}
+	lazy := strings.Contains(options, "lazy")
+	for k := range 30 {
+		at := h.rng.IntN(len(h.tape.events) + 1)
+		path := filepath.Join(dir, fmt.Sprint("torn", k))
+		if err := os.WriteFile(path, torn(h.tape, "image", initial, at, h.rng), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if lazy {
+			// Opening it counts the clusters anew, as the format has it.
+			b.Add(node(path, ""))
+			b.Delete("q")
+		}
+		check(t, path, true)
+		got := content(t, path)
+		for s := range h.sectors {
+			values := h.allowed(s, at)
+			for i := s * 512; i < (s+1)*512; i++ {
+				if !slices.Contains(values, got[i]) {
+					t.Errorf("power failed after %d of %d events: byte %#x is %#x, may be %x", at, len(h.tape.events), i, got[i], values)
+					break
+				}
+			}
+			if t.Failed() {
+				break
+			}
+		}
+		if t.Failed() {
+			t.Logf("seed %d, %d events\n%s", seed, at, strings.Join(h.log, "\n"))
+			return
+		}
+		os.Remove(path)
+	}
+}
