@@ -38,11 +38,8 @@ func (t *tape) add(e event) int {
 	return len(t.events)
 }
 
-func (t *tape) now() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.events)
-}
+// tick is a moment of its own.
+func (t *tape) tick() int { return t.add(event{}) }
 
 // taped is the driver "taped": a disk in memory that grows, on a tape.
 func taped(t *tape, initial map[string][]byte, fail func() bool) *block.Driver {
@@ -186,20 +183,26 @@ type crashHistory struct {
 	blk     *block.Backend
 	node    *block.Node
 	cluster int64
+	// sectors are changed by one request at a time each.
 	sectors [][]mark
 	flushes []flushMark
 	log     []string
 }
 
-func (h *crashHistory) request() func() {
+// area is a random part of the disk, in sectors.
+func (h *crashHistory) area() (first, n int64) {
 	size := int64(len(h.sectors))
 	unit := []int64{1, 8, h.cluster / 512, h.cluster / 512}[h.rng.IntN(4)]
-	first := h.rng.Int64N(size) / unit * unit
-	n := min(size-first, unit*(1+h.rng.Int64N(4)))
+	first = h.rng.Int64N(size) / unit * unit
+	return first, min(size-first, unit*(1+h.rng.Int64N(4)))
+}
+
+// request prepares a request; the function returned carries it out.
+func (h *crashHistory) request(first, n int64) func() {
 	value := byte(1 + h.rng.IntN(255))
 	k := h.rng.IntN(10)
 	offset, bytes := first*512, n*512
-	start := h.tape.now()
+	start := h.tape.tick()
 	text := ""
 	var do func() error
 	switch {
@@ -207,7 +210,7 @@ func (h *crashHistory) request() func() {
 		text = "write"
 		v := drivertest.Fill(value, int(bytes))
 		do = func() error { return h.blk.Pwritev(aio.Outside, offset, v, 0) }
-	case k < 7 && unit == h.cluster/512:
+	case k < 7 && first*512%h.cluster == 0 && n*512%h.cluster == 0:
 		text = "compress"
 		v := drivertest.Fill(value, int(bytes))
 		do = func() error {
@@ -232,7 +235,7 @@ func (h *crashHistory) request() func() {
 		if err := h.blk.Preadv(aio.Outside, offset, block.Vec{got}); err != nil {
 			h.t.Error(err)
 		}
-		end := h.tape.now()
+		end := h.tape.tick()
 		for s := first; s < first+n; s++ {
 			m := &h.sectors[s][len(h.sectors[s])-1]
 			// A discard may do nothing; what can be read now is what it did.
@@ -243,25 +246,42 @@ func (h *crashHistory) request() func() {
 
 func (h *crashHistory) step() {
 	switch k := h.rng.IntN(20); {
-	case k < 14:
-		h.request()()
+	case k < 13:
+		h.request(h.area())()
 	case k < 17:
-		// Two at once, on either side of the disk.
-		var wg sync.WaitGroup
-		a := h.request()
-		busy := slices.Clone(h.sectors)
-		_ = busy
-		wg.Go(a)
-		wg.Wait()
+		h.parallel()
 	default:
-		f := flushMark{start: h.tape.now()}
+		f := flushMark{start: h.tape.tick()}
 		h.log = append(h.log, fmt.Sprintf("at %d: flush", f.start))
 		if err := h.blk.Flush(aio.Outside); err != nil {
 			h.t.Error(err)
 		}
-		f.end = h.tape.now()
+		f.end = h.tape.tick()
 		h.flushes = append(h.flushes, f)
 	}
+}
+
+// parallel runs requests side by side, most of them in the same clusters, and
+// a flush among them.
+func (h *crashHistory) parallel() {
+	first, _ := h.area()
+	var wg sync.WaitGroup
+	for range 2 + h.rng.IntN(4) {
+		n := min(1+h.rng.Int64N(h.cluster/512+1), int64(len(h.sectors))-first)
+		if n <= 0 {
+			break
+		}
+		wg.Go(h.request(first, n))
+		first += n
+	}
+	if h.rng.IntN(2) == 0 {
+		wg.Go(func() {
+			if err := h.blk.Flush(aio.Outside); err != nil {
+				h.t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // allowed tells what a sector may hold when the power failed after some

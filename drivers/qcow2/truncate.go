@@ -125,17 +125,18 @@ func (i *image) grow(co *aio.Co, old, size int64, exact bool, prealloc block.Pre
 		return qerr.Prepend(err, "Failed to zero out the new area: ")
 	}
 	start := i.geo.clusterEnd(old)
-	if flags&block.ReqZeroWrite != 0 && prealloc == block.PreallocOff && start < i.geo.clusterEnd(size) {
-		if i.geo.version < 3 {
-			return qerr.WithErrnoOnly(syscall.ENOTSUP, "Failed to zero out the new area: Operation not supported")
-		}
-		if err := i.change(co, start, i.geo.clusterEnd(size), change{unmap: true}); err != nil {
-			return qerr.Prepend(err, "Failed to zero out the new area: ")
-		}
+	zero := flags&block.ReqZeroWrite != 0 && start < i.geo.clusterEnd(size)
+	if zero && i.geo.version < 3 {
+		return qerr.WithErrno(syscall.ENOTSUP, "Failed to zero out new clusters")
 	}
-	if prealloc != block.PreallocOff {
-		if err := i.preallocate(co, start, i.geo.clusterEnd(size), prealloc); err != nil {
+	switch {
+	case prealloc != block.PreallocOff:
+		if err := i.preallocate(co, start, i.geo.clusterEnd(size), prealloc, zero); err != nil {
 			return qerr.Prepend(err, "Could not preallocate metadata: ")
+		}
+	case zero:
+		if err := i.change(co, start, i.geo.clusterEnd(size), change{unmap: true}); err != nil {
+			return qerr.Prepend(err, "Failed to zero out new clusters: ")
 		}
 	}
 	// What is new must read as zeroes before it is there.
@@ -270,8 +271,8 @@ func (i *image) zeroData(co *aio.Co, offset, bytes int64) error {
 }
 
 // preallocate gives every cluster of a new area a place. The places are behind
-// the end of the file, which reads as zeroes.
-func (i *image) preallocate(co *aio.Co, from, to int64, mode block.PreallocMode) error {
+// the end of the file, which reads as zeroes; with zero the entries say so too.
+func (i *image) preallocate(co *aio.Co, from, to int64, mode block.PreallocMode, zero bool) error {
 	if err := i.needDirtyBit(co); err != nil {
 		return err
 	}
@@ -281,7 +282,7 @@ func (i *image) preallocate(co *aio.Co, from, to int64, mode block.PreallocMode)
 		i.used(i.end + (to-from+perTable-1)/perTable<<i.geo.clusterBits)
 	}
 	for from < to {
-		n, err := i.preallocateRun(co, from, to, mode)
+		n, err := i.preallocateRun(co, from, to, mode, zero)
 		if err != nil {
 			return err
 		}
@@ -291,7 +292,7 @@ func (i *image) preallocate(co *aio.Co, from, to int64, mode block.PreallocMode)
 }
 
 // preallocateRun does it as far as one slice goes.
-func (i *image) preallocateRun(co *aio.Co, from, to int64, mode block.PreallocMode) (int64, error) {
+func (i *image) preallocateRun(co *aio.Co, from, to int64, mode block.PreallocMode, zero bool) (int64, error) {
 	g := &i.geo
 	s, err := i.sliceForWrite(co, from)
 	if err != nil {
@@ -317,8 +318,13 @@ func (i *image) preallocateRun(co *aio.Co, from, to int64, mode block.PreallocMo
 	}
 	for k := range clusters {
 		m := mapping{word: uint64(host+k<<g.clusterBits) | flagCopied}
-		if g.extended {
+		switch {
+		case g.extended && zero:
+			m.bitmap = allSubs << subclusters
+		case g.extended:
 			m.bitmap = allSubs
+		case zero:
+			m.word |= flagZero
 		}
 		i.setEntry(s, s.index(from)+int(k), m)
 	}
