@@ -25,29 +25,54 @@ func (n *Node) SetActive(l *aio.Lock, active bool) error {
 	return nil
 }
 
-// SetAllActive hands over every node or takes it back: inactivation begins at
-// the nodes that no other node uses.
+// SetAllActive hands over the nodes or takes them back: inactivation begins at
+// those that no other node uses. Not quite all: see [Graph.visited].
 func (g *Graph) SetAllActive(l *aio.Lock, active bool) error {
-	var roots []*Node
-	g.NodesOldestFirst(func(n *Node) bool {
-		if active || !n.hasActiveNodeParent() {
-			roots = append(roots, n)
-		}
-		return true
-	})
-	for _, n := range roots {
-		if active == n.Active() {
-			continue
-		}
-		if active {
+	for _, n := range g.visited() {
+		switch {
+		case active == n.Active():
+		case active:
 			if err := n.activate(l); err != nil {
 				return err
 			}
-		} else if err := n.inactivate(l); err != nil {
-			return qerr.Prepend(err, "Failed to inactivate all nodes: ")
+		case !n.hasActiveNodeParent():
+			if err := n.inactivate(l); err != nil {
+				return qerr.Prepend(err, "Failed to inactivate all nodes: ")
+			}
 		}
 	}
 	return nil
+}
+
+// visited are the nodes that the reference visits when it means all: those
+// with backends, then users' nodes from behind the last of these on. Older ones
+// are passed over, and all of them if that last one is no user's (observed:
+// own/export/inactive-all).
+func (g *Graph) visited() []*Node {
+	var nodes []*Node
+	var last *Node
+	seen := make(map[*Node]bool)
+	g.Backends(func(b *Backend) bool {
+		if n := b.Node(); n != nil && !seen[n] {
+			seen[n] = true
+			nodes = append(nodes, n)
+			last = n
+		}
+		return true
+	})
+	if last != nil && !last.monitorOwned {
+		return nodes
+	}
+	n := g.nodes.head
+	if last != nil {
+		n = last.nextNode
+	}
+	for ; n != nil; n = n.nextNode {
+		if n.monitorOwned && !seen[n] {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
 }
 
 // activate takes the children first: the node may read them.
