@@ -9,6 +9,7 @@ import (
 
 	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/sockets"
+	"github.com/qmpblock/qmpblock/tlssession"
 )
 
 // backlog is how many clients can wait while one is served; the kernel adds
@@ -65,11 +66,17 @@ func (s *Set) openSocket(ctx context.Context, b *Socket, fds sockets.FDSource) (
 
 func (s *Set) checkSocket(b *Socket) error {
 	server := b.isServer()
+	if b.TLSCreds != nil {
+		side := tlssession.Client
+		if server {
+			side = tlssession.Server
+		}
+		if _, err := s.tree.TLSCredentials(*b.TLSCreds, side); err != nil {
+			return err
+		}
+		return qerr.New("TLS is not supported for socket chardevs")
+	}
 	switch {
-	case b.TLSCreds != nil && s.tree.Lookup(*b.TLSCreds) == nil:
-		return qerr.New("No TLS credentials with id '%s'", *b.TLSCreds)
-	case b.TLSCreds != nil:
-		return qerr.New("Object with id '%s' is not TLS credentials", *b.TLSCreds)
 	case b.TLSAuthz != nil:
 		return qerr.New("'tls_authz' option requires 'tls_creds' option")
 	case b.WebSocket && !server:

@@ -3,6 +3,7 @@ package qom
 import (
 	"sync"
 
+	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/qjson"
 )
 
@@ -59,6 +60,70 @@ func (r authzRule) appendJSON(dst []byte) []byte {
 	}
 	values := map[string]string{"match": r.match, "policy": r.policy, "format": r.format}
 	return appendSorted(dst, names, func(dst []byte, name string) []byte { return qjson.AppendString(dst, values[name]) })
+}
+
+// Authorize asks the authorization object of that id whether an identity may
+// come in.
+func (t *Tree) Authorize(id, identity string) (bool, error) {
+	o := t.Lookup(id)
+	if o == nil {
+		return false, qerr.New("Cannot find QAuthZ object ID %s", id)
+	}
+	a, ok := o.Value.(interface{ allows(identity string) bool })
+	if !ok {
+		return false, qerr.New("Object '%s' is not a QAuthZ subclass", id)
+	}
+	return a.allows(identity), nil
+}
+
+func (a *authzSimple) allows(identity string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.identity == identity
+}
+
+func (a *authzList) allows(identity string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range a.rules {
+		if r.matches(identity) {
+			return r.policy == "allow"
+		}
+	}
+	return a.policy == "allow"
+}
+
+func (r *authzRule) matches(identity string) bool {
+	if r.format == "glob" {
+		return globMatches([]rune(r.match), []rune(identity))
+	}
+	return r.match == identity
+}
+
+// globMatches knows GLib's patterns: * stands for any characters, ? for one,
+// and nothing else is special (observed). After a mismatch only the last star
+// can take one more, so time is at most the product of the lengths.
+func globMatches(pattern, text []rune) bool {
+	star, mark, p, t := -1, 0, 0, 0
+	for t < len(text) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, mark = p, t
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == text[t]):
+			p++
+			t++
+		case star >= 0:
+			mark++
+			p, t = star+1, mark
+		default:
+			return false
+		}
+	}
+	for p < len(pattern) && pattern[p] == '*' {
+		p++
+	}
+	return p == len(pattern)
 }
 
 func identityProperty() *Property {

@@ -34,22 +34,6 @@ func children(parent string, types ...*Type) []*Type {
 	return types
 }
 
-func tlsTypes() []*Type {
-	creatable := []string{typeUserCreatable}
-	return slices.Concat(
-		children(typeObject, &Type{Name: "tls-creds", Abstract: true, Properties: []*Property{
-			{Name: "verify-peer", Type: "bool"}, {Name: "dir", Type: "string"},
-			{Name: "endpoint", Type: "QCryptoTLSCredsEndpoint"}, {Name: "priority", Type: "string"},
-		}}),
-		children("tls-creds",
-			&Type{Name: "tls-creds-anon", Interfaces: creatable},
-			&Type{Name: "tls-creds-psk", Interfaces: creatable, Properties: []*Property{{Name: "username", Type: "string"}}},
-			&Type{Name: "tls-creds-x509", Interfaces: creatable, Properties: []*Property{
-				{Name: "sanity-check", Type: "bool"}, {Name: "passwordid", Type: "string"},
-			}}),
-	)
-}
-
 // chardevTypes have no properties here: those of sockets come from the package
 // that knows what a socket is.
 func chardevTypes() []*Type {

@@ -26,9 +26,13 @@
 // [Tree.Add] makes an object as object-add and --object do: properties are set
 // one after the other, then the object is hung into the tree, then its Value
 // is completed, which is the moment it starts to work. Here are secrets,
-// iothreads, throttle groups and authorization lists. What a thread or the
-// main loop is, this package does not know: [Hooks] tell it.
+// iothreads, throttle groups, TLS credentials and authorization. What a thread
+// or the main loop is, this package does not know: [Hooks] tell it.
 //
-// Objects for TLS credentials, host threads (thread-context), persistent
-// reservations and the kernel's key ring are listed but refused.
+// Others use what the objects stand for: [Tree.Secret], [Tree.TLSCredentials],
+// [Tree.Authorize].
+//
+// Objects for host threads (thread-context), persistent reservations and the
+// kernel's key ring are listed but refused, and anonymous TLS credentials can
+// be made but not used.
 package qom

@@ -91,7 +91,7 @@ func TestAddErrors(t *testing.T) {
 		{"nope", "x", `{}`, "invalid object type: nope"},
 		{"container", "x", `{}`, "object type 'container' isn't supported by object-add"},
 		{"secret_common", "x", `{}`, "object type 'secret_common' is abstract"},
-		{"tls-creds-x509", "x", `{}`, "object type 'tls-creds-x509' is not supported"},
+		{"secret_keyring", "x", `{}`, "object type 'secret_keyring' is not supported"},
 		{"iothread", "x", `{"nope": 1}`, "Property 'iothread.nope' not found"},
 		{"iothread", "type", `{}`, "attempt to add duplicate property 'type' to object (type 'container')"},
 	} {
