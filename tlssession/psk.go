@@ -18,7 +18,6 @@ type PSK struct {
 	// Priority is GnuTLS's priority string.
 	Priority string
 
-	endpoint Endpoint
 	file     string
 	username string // client
 	key      []byte // client
@@ -31,18 +30,18 @@ const minKey = 4
 // in dir. A server has no username, and reads the file whenever a client
 // comes. What the folder must contain is checked in the reference's order.
 func LoadPSK(dir *string, endpoint Endpoint, username *string) (*PSK, error) {
+	if endpoint == Server && username != nil {
+		return nil, qerr.New("username should not be set when endpoint=server")
+	}
 	if dir == nil {
 		return nil, errNoDir()
 	}
-	p := &PSK{endpoint: endpoint, file: *dir + "/keys.psk", username: "qemu"}
-	if endpoint == Server {
-		if username != nil {
-			return nil, qerr.New("username should not be set when endpoint=server")
-		}
-		return p, access(p.file)
-	}
+	p := &PSK{file: *dir + "/keys.psk", username: "qemu"}
 	if err := access(p.file); err != nil {
 		return nil, err
+	}
+	if endpoint == Server {
+		return p, nil
 	}
 	if username != nil {
 		p.username = *username

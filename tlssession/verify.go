@@ -45,15 +45,21 @@ func verify(chain, authorities []*x509.Certificate, revoked []*x509.RevocationLi
 // issued tells whether the names of issuers lead from a certificate to an
 // authority.
 func issued(chain, authorities []*x509.Certificate) bool {
-	for i := range chain {
-		if slices.ContainsFunc(authorities, func(ca *x509.Certificate) bool { return bytes.Equal(ca.RawSubject, chain[i].RawIssuer) }) {
+	for i, c := range chain {
+		if slices.ContainsFunc(authorities, func(ca *x509.Certificate) bool { return mayIssue(ca, c) }) {
 			return true
 		}
-		if i+1 < len(chain) && !bytes.Equal(chain[i+1].RawSubject, chain[i].RawIssuer) {
+		if i+1 == len(chain) || !mayIssue(chain[i+1], c) {
 			break
 		}
 	}
 	return false
+}
+
+// mayIssue compares names, and keys as far as the certificates identify them.
+func mayIssue(ca, c *x509.Certificate) bool {
+	sameKey := len(c.AuthorityKeyId) == 0 || len(ca.SubjectKeyId) == 0 || bytes.Equal(c.AuthorityKeyId, ca.SubjectKeyId)
+	return sameKey && bytes.Equal(ca.RawSubject, c.RawIssuer)
 }
 
 func isWeak(a x509.SignatureAlgorithm) bool {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -20,7 +21,6 @@ type X509 struct {
 	// Priority is GnuTLS's priority string.
 	Priority string
 
-	endpoint    Endpoint
 	authorities []*x509.Certificate
 	own         *tls.Certificate // nil: none, for a client
 	revoked     []*x509.RevocationList
@@ -64,7 +64,7 @@ func LoadX509(o X509Options) (*X509, error) {
 			return nil, err
 		}
 	}
-	x := &X509{endpoint: o.Endpoint}
+	x := &X509{}
 	if x.authorities, err = loadAuthorities(caFile); err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (x *X509) config() (*tls.Config, error) {
 
 // Server implements Credentials.
 func (x *X509) Server(ctx context.Context, conn net.Conn, allowed Authorizer) (net.Conn, error) {
-	return x.session(ctx, conn, func(config *tls.Config) *tls.Conn {
+	return x.session(ctx, conn, func(conn net.Conn, config *tls.Config) *tls.Conn {
 		if x.VerifyPeer {
 			config.ClientAuth = tls.RequestClientCert
 			config.ClientCAs = x509.NewCertPool()
@@ -179,9 +179,7 @@ func (x *X509) Server(ctx context.Context, conn net.Conn, allowed Authorizer) (n
 
 // Client implements Credentials.
 func (x *X509) Client(ctx context.Context, conn net.Conn, host *string) (net.Conn, error) {
-	return x.session(ctx, conn, func(config *tls.Config) *tls.Conn {
-		return tls.Client(conn, config)
-	}, func(peer *x509.Certificate) error {
+	return x.session(ctx, conn, tls.Client, func(peer *x509.Certificate) error {
 		switch {
 		case host == nil:
 			return qerr.New("No hostname for certificate validation")
@@ -194,13 +192,13 @@ func (x *X509) Client(ctx context.Context, conn net.Conn, host *string) (net.Con
 
 // session does a handshake and judges the other side. further are the checks
 // of a certificate that is in order.
-func (x *X509) session(ctx context.Context, conn net.Conn, start func(*tls.Config) *tls.Conn, further func(*x509.Certificate) error) (net.Conn, error) {
+func (x *X509) session(ctx context.Context, conn net.Conn, start func(net.Conn, *tls.Config) *tls.Conn, further func(*x509.Certificate) error) (net.Conn, error) {
 	config, err := x.config()
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	c := start(config)
+	c := start(honest{conn}, config)
 	if err := c.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, handshakeError(ctx, err)
@@ -223,3 +221,21 @@ func (x *X509) judge(chain []*x509.Certificate, further func(*x509.Certificate) 
 	}
 	return further(chain[0])
 }
+
+// honest is a connection whose end is an error: crypto/tls would forgive a peer
+// that leaves between two records without saying so.
+type honest struct{ net.Conn }
+
+func (c honest) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, io.EOF) {
+		err = terminated{}
+	}
+	return n, err
+}
+
+// terminated is io.ErrUnexpectedEOF in GnuTLS's words.
+type terminated struct{}
+
+func (terminated) Error() string { return "The TLS connection was non-properly terminated." }
+func (terminated) Unwrap() error { return io.ErrUnexpectedEOF }
