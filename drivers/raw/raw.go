@@ -214,13 +214,11 @@ func (d *disk) RefreshLimits(l *block.Limits) error {
 	return nil
 }
 
-// ChildPerm: only a node with a window minds when the file is resized.
-func (d *disk) ChildPerm(_ *block.Child, _ block.Role, reopen *block.ReopenState, perm, shared block.Perm) (block.Perm, block.Perm) {
-	w := d.window
-	if reopen != nil {
-		w = reopen.Driver.(window)
-	}
-	return block.DefaultPerms(d.node, w.role(), reopen, perm, shared)
+// ChildPerm: a node that was opened with a window minds when the file is
+// resized, but does not take that for itself unless its users do.
+func (d *disk) ChildPerm(_ *block.Child, role block.Role, reopen *block.ReopenState, perm, shared block.Perm) (block.Perm, block.Perm) {
+	taken, left := block.DefaultPerms(d.node, role, reopen, perm, shared)
+	return taken &^ (block.PermResize &^ perm), left
 }
 
 // ReopenPrepare compares the new window with the file as it is now, even if

@@ -280,28 +280,37 @@ func TestReopenForceShare(t *testing.T) {
 	}
 }
 
-// Taking a window on reopen takes the permissions that go with it.
+// Whether a node minds its file's being resized is decided when it is opened:
+// a window that comes or goes by a reopen changes nothing.
 func TestReopenPermissions(t *testing.T) {
 	t.Parallel()
 	b := bench(t)
-	n := b.Add(`{"driver":"raw","node-name":"r","file":{"driver":"mem","node-name":"f","size":4096}}`)
-	resizer, err := b.TryUse(b.Graph.Node("f"), block.PermResize, block.PermAll)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const conflict = "Permission conflict on node 'f': permissions 'resize' are both required by an unnamed block device " +
-		"(uses node 'f' as 'root' child) and unshared by node 'r' (uses node 'f' as 'file' child)."
-	if err := b.Reopen(`{"driver":"raw","node-name":"r","file":"f","size":512}`); text(err) != conflict {
-		t.Errorf("got %v", err)
-	}
-	if n.File().Shared() != block.PermAll {
-		t.Errorf("after the failure the node shares %v", n.File().Shared())
-	}
-	b.Drop(resizer)
-	if err := b.Reopen(`{"driver":"raw","node-name":"r","file":"f","size":512}`); err != nil {
-		t.Error(err)
-	}
-	if n.File().Shared() != block.PermAll&^block.PermResize {
-		t.Errorf("the node shares %v", n.File().Shared())
+	const fixed = block.PermAll &^ block.PermResize
+	for _, c := range []struct {
+		name, opened, reopened string
+		shared                 block.Perm
+	}{
+		{"never", ``, ``, block.PermAll},
+		{"later", ``, `,"size":512`, block.PermAll},
+		{"first", `,"size":512`, ``, fixed},
+		{"always", `,"offset":512`, `,"offset":1024`, fixed},
+	} {
+		file := `,"file":"` + c.name + `-file"`
+		b.Add(`{"driver":"mem","node-name":"` + c.name + `-file","size":4096}`)
+		n := b.Add(`{"driver":"raw","node-name":"` + c.name + `"` + file + c.opened + `}`)
+		if err := b.Reopen(`{"driver":"raw","node-name":"` + c.name + `"` + file + c.reopened + `}`); err != nil {
+			t.Error(err)
+		}
+		if n.File().Shared() != c.shared {
+			t.Errorf("%s: the node shares %v", c.name, n.File().Shared())
+		}
+		blk, err := b.TryUse(n, block.PermWrite, block.PermAll)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n.File().Perm() != block.PermWrite {
+			t.Errorf("%s: the node takes %v for a writer", c.name, n.File().Perm())
+		}
+		b.Drop(blk)
 	}
 }
