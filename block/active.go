@@ -53,10 +53,12 @@ func (g *Graph) visited() []*Node {
 	var last *Node
 	seen := make(map[*Node]bool)
 	g.Backends(func(b *Backend) bool {
-		if n := b.Node(); n != nil && !seen[n] {
-			seen[n] = true
-			nodes = append(nodes, n)
+		if n := b.Node(); n != nil {
 			last = n
+			if !seen[n] {
+				seen[n] = true
+				nodes = append(nodes, n)
+			}
 		}
 		return true
 	})
