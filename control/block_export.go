@@ -11,6 +11,7 @@ import (
 	"github.com/qmpblock/qmpblock/qmp"
 	"github.com/qmpblock/qmpblock/schema"
 	"github.com/qmpblock/qmpblock/sockets"
+	"github.com/qmpblock/qmpblock/tlssession"
 )
 
 // registerBlockExport registers the NBD server and the exports.
@@ -40,12 +41,18 @@ func (i *Instance) newExports() *export.Set {
 	})
 }
 
-// startTLS finds nothing: no type of TLS credentials can be made yet.
-func (i *Instance) startTLS(creds, _ string) (func(net.Conn) (net.Conn, error), error) {
-	if i.objects.Container("objects").Child(creds) != nil {
-		return nil, qerr.New("Object with id '%s' is not TLS credentials", creds)
+// startTLS finds credentials, and whom to ask which clients may come in: an
+// object that need not be there yet.
+func (i *Instance) startTLS(creds, authz string) (func(net.Conn) (net.Conn, error), error) {
+	c, err := i.objects.TLSCredentials(creds, tlssession.Server)
+	if err != nil {
+		return nil, err
 	}
-	return nil, qerr.New("No TLS credentials with id '%s'", creds)
+	var allowed tlssession.Authorizer
+	if authz != "" {
+		allowed = func(identity string) (bool, error) { return i.objects.Authorize(authz, identity) }
+	}
+	return func(conn net.Conn) (net.Conn, error) { return c.Server(i.ctx, conn, allowed) }, nil
 }
 
 func (i *Instance) nbdServerStart(ctx context.Context, a *schema.NbdServerOptionsLegacy) error {
