@@ -65,13 +65,11 @@ func (r *request) isSelection() bool {
 	return r.client.mode == nbd.Extended && r.Command == nbd.CmdBlockStatus && r.Flags&nbd.CmdFlagPayloadLen != 0
 }
 
+// checkArea refuses what is not all within the export. Unaligned requests are
+// served, whatever the client has promised (observed).
 func (r *request) checkArea() {
-	size := uint64(r.client.export.size)
-	switch {
-	case r.Offset > size || r.Length > size-r.Offset:
+	if size := uint64(r.client.export.size); r.Offset > size || r.Length > size-r.Offset {
 		r.refuse("operation past EOF; From: %d, Len: %d, Size: %d", r.Offset, r.Length, size)
-	case (r.Offset|r.Length)&(r.client.align-1) != 0:
-		r.refuse("client sent unaligned request")
 	}
 }
 

@@ -32,7 +32,6 @@ type nbdClient struct {
 	export *nbdExport // once the handshake has chosen it; guarded by mu until then
 	mode   nbd.Mode
 	metas  []nbd.MetaContext
-	align  uint64 // of requests, as the client has promised
 
 	in  inbox
 	out outbox
@@ -83,7 +82,7 @@ func (c *nbdClient) serve() error {
 // begin makes the client a user of the export that it has entered.
 func (c *nbdClient) begin(s *nbd.Session) {
 	e := s.Offer.(*nbdExport)
-	c.mode, c.metas, c.align = s.Mode, s.MetaContexts, uint64(s.MinBlock)
+	c.mode, c.metas = s.Mode, s.MetaContexts
 	c.in.init(s.Conn, func() { c.out.flush(c) })
 	c.out.init(s.Conn)
 	c.mu.Lock()

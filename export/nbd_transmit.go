@@ -60,8 +60,10 @@ func (c *nbdClient) next() (*request, error) {
 		}
 		return r, nil
 	}
-	// What follows cannot be made sense of. The client may still read why.
+	// What follows cannot be made sense of. The client may still read why, and
+	// what became of its other requests.
 	c.out.put(r)
+	c.working.Wait()
 	c.out.flush(c)
 	return nil, errLost
 }
@@ -99,6 +101,9 @@ func (c *nbdClient) payload(r *nbd.Request) uint64 {
 // gets its failure, and its data is skipped.
 func (c *nbdClient) receive(r *request) error {
 	payload := c.payload(&r.Request)
+	if payload > 0 && r.Command != nbd.CmdWrite && !r.isSelection() {
+		r.Length = 0 // it was not that of an area
+	}
 	r.check()
 	if err := c.receiveData(r, payload); err != nil {
 		return missingData(r.Command, err)
