@@ -222,7 +222,7 @@ func TestStatusPayload(t *testing.T) {
 		// A payload where none belongs, and none where one does.
 		for _, command := range []nbd.Command{nbd.CmdRead, nbd.CmdFlush, nbd.CmdTrim, nbd.CmdCache, nbd.CmdWriteZeroes, 77} {
 			for _, n := range []int{0, 1, 6, 512, 1 << 20} {
-				r := nbd.Request{Command: command, Flags: nbd.CmdFlagPayloadLen, Cookie: 4, Length: uint64(n)}
+				r := nbd.Request{Command: command, Flags: nbd.CmdFlagPayloadLen, Cookie: 4, Offset: uint64(n) << 20, Length: uint64(n)}
 				if !c.exchange(t, r, make([]byte, n)) {
 					c = p.enter(t, nbd.Extended, "", true, contexts...)
 				}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"testing"
 	"time"
 
@@ -266,10 +265,6 @@ func (w *wire) do(r nbd.Request, data []byte) ([]byte, error) {
 
 // assemble makes the result of a request out of the frames of its reply.
 func assemble(r nbd.Request, frames []frame) ([]byte, error) {
-	out := make([]byte, 0)
-	if r.Command == nbd.CmdRead {
-		out = make([]byte, r.Length)
-	}
 	for _, f := range frames {
 		if f.Chunk.Cookie != r.Cookie {
 			return nil, fmt.Errorf("a reply to %d, not %d", f.Chunk.Cookie, r.Cookie)
@@ -277,14 +272,43 @@ func assemble(r nbd.Request, frames []frame) ([]byte, error) {
 		if code := f.code(); code != 0 {
 			return nil, nbd.Errno(code)
 		}
+	}
+	if r.Command == nbd.CmdRead {
+		return assembleRead(r, frames)
+	}
+	var out []byte
+	for _, f := range frames {
+		out = append(out, f.data...)
+	}
+	return out, nil
+}
+
+// assembleRead wants every byte exactly once.
+func assembleRead(r nbd.Request, frames []frame) ([]byte, error) {
+	out, got := make([]byte, r.Length), uint64(0)
+	for _, f := range frames {
+		data := f.data
+		length := uint64(len(data))
+		var at uint64
 		switch {
 		case f.Simple:
-			copy(out, f.data)
+		case f.Chunk.Type == nbd.ReplyNone:
+			continue
 		case f.Chunk.Type == nbd.ReplyOffsetData:
-			copy(out[be.Uint64(f.data)-r.Offset:], f.data[8:])
-		case f.Chunk.Type == nbd.ReplyBlockStatus || f.Chunk.Type == nbd.ReplyBlockStatusExt:
-			out = slices.Concat(out, f.data)
+			at, data, length = be.Uint64(data)-r.Offset, data[8:], length-8
+		case f.Chunk.Type == nbd.ReplyOffsetHole:
+			at, data, length = be.Uint64(data)-r.Offset, nil, uint64(be.Uint32(data[8:]))
+		default:
+			return nil, fmt.Errorf("a read is answered with %+v", f.Chunk)
 		}
+		if at > r.Length || length > r.Length-at {
+			return nil, fmt.Errorf("a chunk of %d bytes at %d in a read of %d", length, at, r.Length)
+		}
+		copy(out[at:], data)
+		got += length
+	}
+	if got != r.Length {
+		return nil, fmt.Errorf("a read of %d bytes is answered with %d", r.Length, got)
 	}
 	return out, nil
 }
