@@ -252,9 +252,12 @@ func (k *talk) request() bool {
 // sense is what a reply says, apart from how extents are cut: that depends on
 // what else the two and their file system have seen. [TestStatus] looks at it.
 func sense(r nbd.Request, raw []byte, frames []frame) []byte {
+	if len(frames) == 0 || !frames[len(frames)-1].last() {
+		return raw
+	}
 	data, err := assemble(r, frames)
 	switch {
-	case err != nil || len(frames) == 0:
+	case err != nil:
 		return raw
 	case r.Command == nbd.CmdRead && !frames[0].Simple:
 		return data
