@@ -76,6 +76,21 @@ const (
 	RepErrExtHeaderRequired             = repErrorBit + 10
 )
 
+// String is the reply's name as error messages have it.
+func (r OptionReply) String() string {
+	names := map[OptionReply]string{
+		RepAck: "ack", RepServer: "server", RepInfo: "info", RepMetaContext: "meta context",
+		RepErrUnsupported: "unsupported", RepErrPolicy: "denied by policy", RepErrInvalid: "invalid",
+		RepErrPlatform: "platform lacks support", RepErrTLSRequired: "TLS required", RepErrUnknown: "export unknown",
+		RepErrShutdown: "server shutting down", RepErrBlockSizeRequired: "block size required",
+		RepErrTooBig: "option payload too big", RepErrExtHeaderRequired: "extended headers required",
+	}
+	if name, ok := names[r]; ok {
+		return name
+	}
+	return "<unknown>"
+}
+
 // IsError tells whether the reply refuses its option.
 func (r OptionReply) IsError() bool { return r&repErrorBit != 0 }
 
