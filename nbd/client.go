@@ -12,7 +12,7 @@ import (
 
 // maxInFlight is how many requests of a client the server can have before it
 // at the same time; more wait for a place.
-const maxInFlight = 128
+const maxInFlight = 64
 
 // Client sends requests over a connection whose handshake is done, many at the
 // same time, and hands each its reply. Its methods can be called from any
@@ -27,14 +27,14 @@ type Client struct {
 	session ClientSession
 	out     sender
 	in      replyReader
-	free    chan uint16 // places nobody has
+	calls   [maxInFlight]call
+	free    chan uint16 // places in calls that nobody has
 	ended   chan struct{}
 
 	mu      sync.Mutex
-	places  [maxInFlight]*call // requests without their whole reply
-	serial  uint64             // of cookies
-	queue   []*call            // to be sent
-	spare   []*call            // memory for the next queue
+	serial  uint64  // of cookies
+	queue   []*call // to be sent
+	spare   []*call // memory for the next queue
 	sending bool
 	lost    *LostError // why it is over
 }
@@ -142,15 +142,14 @@ type Extent struct {
 // is room for, and returns their number. The last one may reach beyond the
 // area. Of its flags only [CmdFlagReqOne] makes sense.
 func (c *Client) BlockStatus(offset, bytes uint64, flags CommandFlags, extents []Extent) (int, error) {
-	k := callPool.Get().(*call)
+	k := c.place()
+	defer c.leave(k)
 	k.extents = extents
 	err := c.run(k, Request{Command: CmdBlockStatus, Flags: flags, Offset: offset, Length: bytes})
-	n := k.found
-	k.recycle()
-	if err == nil && n == 0 {
+	if err == nil && k.found == 0 {
 		err = syscall.EIO // the server had nothing to say
 	}
-	return n, err
+	return k.found, err
 }
 
 func length(v [][]byte) uint64 {
@@ -161,8 +160,13 @@ func length(v [][]byte) uint64 {
 	return uint64(n)
 }
 
-// call is a request and what is known of its reply.
+// call is a place for a request and what is known of its reply.
 type call struct {
+	place uint16
+	// waiting says that the reply has not come, or not all of it; guarded by
+	// the client's lock, like the request's cookie.
+	waiting bool
+
 	req Request
 	// vec is the data that is sent, or where the data that comes goes.
 	vec     [][]byte
@@ -180,11 +184,20 @@ type call struct {
 	signal chan bool
 }
 
-var callPool = sync.Pool{New: func() any { return &call{signal: make(chan bool, 2)} }}
+// place waits for a place.
+func (c *Client) place() *call {
+	place := <-c.free
+	k := &c.calls[place]
+	if k.signal == nil {
+		k.place, k.signal = place, make(chan bool, 2)
+	}
+	return k
+}
 
-func (k *call) recycle() {
-	k.vec, k.extents, k.err = nil, nil, nil
-	callPool.Put(k)
+func (c *Client) leave(k *call) {
+	k.vec, k.extents, k.err, k.found, k.chunks = nil, nil, nil, 0, 0
+	k.filled.reset()
+	c.free <- k.place
 }
 
 // step notes that one of the two things has happened. Afterwards the call
@@ -196,21 +209,17 @@ func (k *call) step() {
 }
 
 func (c *Client) do(req Request, v [][]byte) error {
-	k := callPool.Get().(*call)
+	k := c.place()
+	defer c.leave(k)
 	k.vec = v
-	err := c.run(k, req)
-	k.recycle()
-	return err
+	return c.run(k, req)
 }
 
 // run sends a request and waits for its reply.
 func (c *Client) run(k *call, req Request) error {
-	place := <-c.free
-	defer func() { c.free <- place }()
-	k.req, k.found, k.chunks = req, 0, 0
-	k.filled.reset()
+	k.req = req
 	k.open.Store(2)
-	send, err := c.enqueue(k, place)
+	send, err := c.enqueue(k)
 	if err != nil {
 		return err
 	}
@@ -225,15 +234,15 @@ func (c *Client) run(k *call, req Request) error {
 
 // enqueue puts a request where it will be sent; the result tells whether it is
 // the caller who sends.
-func (c *Client) enqueue(k *call, place uint16) (send bool, err error) {
+func (c *Client) enqueue(k *call) (send bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.lost != nil {
 		return false, c.lost
 	}
 	c.serial++
-	k.req.Cookie = c.serial<<16 | uint64(place)
-	c.places[place] = k
+	k.req.Cookie = c.serial<<16 | uint64(k.place)
+	k.waiting = true
 	c.queue = append(c.queue, k)
 	send = !c.sending
 	c.sending = true
@@ -294,31 +303,33 @@ func (c *Client) receive() {
 		}
 	}
 	c.session.Conn.Close()
-	for place := range c.places {
-		c.finish(uint64(place), c.lost)
+	for i := range c.calls {
+		c.finish(&c.calls[i], c.lost)
 	}
 }
 
 // find is the request with a cookie, nil if there is none.
 func (c *Client) find(cookie uint64) *call {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	place := cookie & 0xffff
-	if place >= maxInFlight || c.places[place] == nil || c.places[place].req.Cookie != cookie {
+	if place >= maxInFlight {
 		return nil
 	}
-	return c.places[place]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k := &c.calls[place]; k.waiting && k.req.Cookie == cookie {
+		return k
+	}
+	return nil
 }
 
-// finish ends the request in a cookie's place, if there is one. It ends as its
-// reply said, or is lost.
-func (c *Client) finish(cookie uint64, lost *LostError) {
+// finish ends a request, if it is one that waits. It ends as its reply said,
+// or is lost.
+func (c *Client) finish(k *call, lost *LostError) {
 	c.mu.Lock()
-	place := cookie & 0xffff
-	k := c.places[place]
-	c.places[place] = nil
+	waiting := k.waiting
+	k.waiting = false
 	c.mu.Unlock()
-	if k == nil {
+	if !waiting {
 		return
 	}
 	if lost != nil {

@@ -24,20 +24,20 @@ func (c *Client) receiveReply() error {
 	}
 	done, err := c.take(k, r)
 	if err != nil {
-		c.blame(r.Chunk.Cookie, err)
+		c.blame(k, err)
 		return err
 	}
 	if done {
-		c.finish(r.Chunk.Cookie, nil)
+		c.finish(k, nil)
 	}
 	return nil
 }
 
 // blame ends a request whose reply broke the rules before all others.
-func (c *Client) blame(cookie uint64, err error) {
+func (c *Client) blame(k *call, err error) {
 	var v violation
 	if errors.As(err, &v) {
-		c.finish(cookie, &LostError{Errno: syscall.EINVAL, Cause: err})
+		c.finish(k, &LostError{Errno: syscall.EINVAL, Cause: err})
 	}
 }
 
