@@ -9,6 +9,10 @@ type name struct {
 	exact string
 	// full are the options with which it can be opened again.
 	full *Options
+	// tree are the same as they are printed: children are nested, but an
+	// option with dots in its name is not (observed: transcript
+	// own/nbd/filenames).
+	tree *optNode
 }
 
 // Filename is the name under which the node appears to clients: a plain name
@@ -18,14 +22,17 @@ func (n *Node) Filename() string {
 	if d.exact != "" {
 		return d.exact
 	}
-	return "json:" + string(d.full.AppendJSON(nil))
+	return "json:" + string(d.tree.append(nil))
 }
 
 // describeData computes name and options afresh: both depend on everything
 // below the node.
 func (n *Node) describeData() name {
-	full := NewOptions()
+	full, tree := NewOptions(), &optNode{}
 	strong := n.gatherStrong(full)
+	for _, e := range full.entries {
+		tree.child(e.key).value = e.value
+	}
 	var fileName name
 	for _, c := range n.children {
 		sub := c.node.describeData()
@@ -38,12 +45,14 @@ func (n *Node) describeData() name {
 		for _, e := range sub.full.entries {
 			full.Set(join(c.name, e.key), e.value)
 		}
+		*tree.child(c.name) = *sub.tree
 	}
 	if n.backing == nil && n.backingOverridden() {
 		full.Set(optBacking, NullOpt)
 	}
 	full.Set(optDriver, StringOpt(n.drv.Name))
-	d := name{full: full}
+	tree.child(optDriver).value = StringOpt(n.drv.Name)
+	d := name{full: full, tree: tree}
 	switch {
 	case n.refresherFor() != nil:
 		d.exact = n.refresherFor().ExactFilename(full)
@@ -58,9 +67,9 @@ func (n *Node) describeData() name {
 // tells whether there were any.
 func (n *Node) gatherStrong(full *Options) bool {
 	any := false
-	for _, e := range n.options.entries {
-		if isStrong(n.drv, e.key) {
-			full.Set(e.key, e.value)
+	for _, key := range n.options.Keys() { // the order decides that of the copy
+		if isStrong(n.drv, key) {
+			full.CopyDefault(n.options, key)
 			any = true
 		}
 	}

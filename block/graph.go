@@ -3,6 +3,8 @@ package block
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"os"
 	"slices"
 	"sync"
 
@@ -30,6 +32,33 @@ type Config struct {
 	// DeviceName tells whether a name belongs to a device or named backend,
 	// so that a node cannot take it.
 	DeviceName func(name string) *Node
+	// TLSClient finds the TLS credentials of a client by their id. The result
+	// starts TLS on a connection to a server whose certificate must be for
+	// hostname. Nil: there are no credentials.
+	TLSClient func(credsID string) (TLSStarter, error)
+	// SocketFD hands out the descriptor that is meant by an address of a
+	// socket. Nil: there are none.
+	SocketFD func(name string) (*os.File, error)
+}
+
+// TLSStarter makes a connection secret; see [Config].
+type TLSStarter func(conn net.Conn, hostname string) (net.Conn, error)
+
+// TLSClient finds the TLS credentials of a client by the means the graph was
+// given.
+func (g *Graph) TLSClient(credsID string) (TLSStarter, error) {
+	if g.cfg.TLSClient == nil {
+		return nil, qerr.New("No TLS credentials with id '%s'", credsID)
+	}
+	return g.cfg.TLSClient(credsID)
+}
+
+// SocketFD hands out a descriptor by the means the graph was given.
+func (g *Graph) SocketFD(name string) (*os.File, error) {
+	if g.cfg.SocketFD == nil {
+		return nil, qerr.New("only QEMU supports file descriptor passing")
+	}
+	return g.cfg.SocketFD(name)
 }
 
 // Graph is a set of nodes and the edges between them, with everything that

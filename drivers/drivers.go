@@ -7,6 +7,7 @@ import (
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/drivers/blklogwrites"
 	"github.com/qmpblock/qmpblock/drivers/file"
+	"github.com/qmpblock/qmpblock/drivers/nbd"
 	"github.com/qmpblock/qmpblock/drivers/null"
 	"github.com/qmpblock/qmpblock/drivers/qcow2"
 	"github.com/qmpblock/qmpblock/drivers/raw"
@@ -18,6 +19,7 @@ func All() []*block.Driver {
 		file.Driver(),
 		file.HostDevice(),
 		file.HostCdrom(),
+		nbd.Driver(),
 		null.Co(),
 		null.Aio(),
 		raw.Driver(),
