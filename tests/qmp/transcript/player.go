@@ -166,6 +166,7 @@ func (p *Player) variables() map[string]string {
 func (p *Player) contract(text string) string {
 	text = strings.ReplaceAll(text, p.Dir, "${DIR}")
 	text = strings.ReplaceAll(text, fmt.Sprintf("127.0.0.1:%d", p.port), "127.0.0.1:${PORT}")
+	text = strings.ReplaceAll(text, fmt.Sprintf(`port\": \"%d\"`, p.port), `port\": \"${PORT}\"`) // in a json: name
 	return strings.ReplaceAll(text, fmt.Sprintf(`"port": "%d"`, p.port), `"port": "${PORT}"`)
 }
 
