@@ -224,7 +224,7 @@ const maxFilename = 4095
 func (o *options) filename() string {
 	var b strings.Builder
 	switch a := o.address; {
-	case a.Inet != nil && a.Inet.IPv4 == nil && a.Inet.IPv6 == nil && a.Inet.To == nil && a.Inet.Numeric == nil:
+	case a.Inet != nil && a.Inet.IPv4 == nil && a.Inet.IPv6 == nil && a.Inet.To == nil:
 		b.WriteString("nbd://" + a.Inet.Host + ":" + a.Inet.Port)
 		o.writeExport(&b)
 	case a.Unix != nil:
