@@ -124,11 +124,6 @@ func (c *Client) Trim(offset, bytes uint64, flags CommandFlags) error {
 	return c.do(Request{Command: CmdTrim, Flags: flags, Offset: offset, Length: bytes}, nil)
 }
 
-// Cache makes the server read an area ahead.
-func (c *Client) Cache(offset, bytes uint64) error {
-	return c.do(Request{Command: CmdCache, Offset: offset, Length: bytes}, nil)
-}
-
 // Flush makes finished writes durable.
 func (c *Client) Flush() error { return c.do(Request{Command: CmdFlush}, nil) }
 

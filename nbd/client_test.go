@@ -84,7 +84,7 @@ func TestClientRequests(t *testing.T) {
 					t.Errorf("other data was read, %v", err)
 				}
 				for _, err := range []error{
-					c.WriteZeroes(5000, 1000, nbd.CmdFlagNoHole), c.Trim(7000, 1000, 0), c.Flush(), c.Cache(0, 512),
+					c.WriteZeroes(5000, 1000, nbd.CmdFlagNoHole), c.Trim(7000, 1000, 0), c.Flush(),
 				} {
 					if err != nil {
 						t.Error(err)
@@ -103,7 +103,7 @@ func TestClientRequests(t *testing.T) {
 				if mode == nbd.Extended {
 					write = "write/21"
 				}
-				want := write + " 5000+300000,read 5000+300000,write zeroes/2 5000+1000,trim 7000+1000,flush 0+0,cache 0+512,read 1048575+2"
+				want := write + " 5000+300000,read 5000+300000,write zeroes/2 5000+1000,trim 7000+1000,flush 0+0,read 1048575+2"
 				if log != want {
 					t.Errorf("%s\nwant %s", log, want)
 				}
