@@ -24,6 +24,8 @@ type Driver struct {
 	// Prefix is the protocol name of file names ("nbd" in "nbd:host:10809"),
 	// empty if the driver has no such names.
 	Prefix string
+	// Transports can follow Prefix behind a plus ("unix" in "nbd+unix:///").
+	Transports []string
 	// NeedsFilename demands a file name in the options.
 	NeedsFilename bool
 	// SupportsBacking says that nodes may have a backing child.

@@ -1,6 +1,7 @@
 package block
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/qmpblock/qmpblock/block/aio"
@@ -41,17 +42,10 @@ func (g *Graph) protocolFor(filename string) (*Driver, error) {
 		return g.drivers["file"], nil
 	}
 	prefix := filename[:strings.IndexByte(filename, ':')]
+	plain, transport, hasTransport := strings.Cut(prefix, "+")
 	for _, d := range g.cfg.Drivers {
-		if d.Prefix == prefix {
+		if d.Prefix == plain && (!hasTransport || slices.Contains(d.Transports, transport)) {
 			return d, nil
-		}
-	}
-	// The transport is part of the name in "nbd+unix:".
-	if plain, _, ok := strings.Cut(prefix, "+"); ok {
-		for _, d := range g.cfg.Drivers {
-			if d.Prefix == plain {
-				return d, nil
-			}
 		}
 	}
 	return nil, qerr.New("Unknown protocol '%s'", prefix)

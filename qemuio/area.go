@@ -150,8 +150,12 @@ func runInfo(s *Session, l *aio.Lock, _ []string) error {
 		return runLength(s, l, nil)
 	}
 	s.printf("format name: %s\n", n.Driver().Name)
-	if n.Driver().Prefix != "" {
-		s.printf("format name: %s\n", n.Driver().Prefix)
+	if prefix := n.Driver().Prefix; prefix != "" {
+		// Of several transports the last is shown, used or not (observed).
+		if t := n.Driver().Transports; len(t) > 0 {
+			prefix += "+" + t[len(t)-1]
+		}
+		s.printf("format name: %s\n", prefix)
 	}
 	info, err := n.GetInfo(l)
 	if err != nil {

@@ -59,7 +59,8 @@ func Driver() *block.Driver {
 	return &block.Driver{
 		Name:          "nbd",
 		Kind:          block.Protocol,
-		Prefix:        "nbd+unix", // as qemu-io shows it, whatever the server's address (observed)
+		Prefix:        "nbd",
+		Transports:    []string{"tcp", "unix"},
 		StrongOptions: []string{optPath, optHost, optPort, optExport, optTLSCreds, optTLSHostname, optServer + "."},
 		ParseFilename: parseFilename,
 		Open:          open,
