@@ -8,8 +8,9 @@
 // server answers each. [ServerHandshake] and [ClientHandshake] are the two
 // sides; both end with an [Export] chosen and a [Mode] agreed. Then comes the
 // transmission phase, in which the client sends requests and the server
-// answers in any order; the headers of both are encoded and decoded here, and
-// who serves or sends them lives elsewhere.
+// answers in any order; the headers of both are encoded and decoded here. A
+// [Client] sends requests and sorts the answers; who serves them lives
+// elsewhere.
 //
 // # Modes of transmission
 //
