@@ -77,6 +77,9 @@ type Instance struct {
 	dispatcher *qmp.Dispatcher
 	events     *qmp.Emitter
 
+	// turn is the context of the command that runs, nil if none does.
+	turn context.Context
+
 	monitors  int // how many there are
 	listeners []*jsonrpc.Listener
 	named     map[*qmp.Monitor]*fdset.Named
@@ -119,6 +122,8 @@ func New(cfg Config) *Instance {
 		WriteThreshold: i.writeThreshold,
 		ImageCorrupted: i.imageCorrupted,
 		Panicked:       i.panicked,
+		TLSClient:      i.tlsClient,
+		SocketFD:       i.socketFD,
 	})
 	i.exports = i.newExports()
 	i.objects = qom.NewTree(qom.Hooks{NewIOThread: i.newIOThread, NewMainLoop: i.newMainLoop}, qom.StorageDaemonTypes()...)
@@ -182,6 +187,8 @@ func (i *Instance) Start() {
 func (i *Instance) whenStarted(ctx context.Context, c *schema.Command, args qjson.Value, out []byte) ([]byte, error) {
 	select {
 	case <-i.started:
+		i.turn = ctx
+		defer func() { i.turn = nil }()
 		return c.Run(ctx, args, out)
 	case <-i.ctx.Done():
 		return out, qmp.ErrShutdown

@@ -1,8 +1,13 @@
 package control
 
 import (
+	"net"
+	"os"
+
+	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/schema"
 	"github.com/qmpblock/qmpblock/sockets"
+	"github.com/qmpblock/qmpblock/tlssession"
 )
 
 // socketAddress turns the schema's address into one to listen on or connect to.
@@ -47,4 +52,29 @@ func unixAddress(a *schema.UnixSocketAddress) sockets.Address {
 
 func vsockAddress(a *schema.VsockSocketAddress) sockets.Address {
 	return sockets.Address{Vsock: &sockets.VsockAddress{CID: a.Cid, Port: a.Port}}
+}
+
+// socketFD hands out the descriptor that a node's address names: one that the
+// client has passed, or before there are clients one that the process
+// inherited.
+func (i *Instance) socketFD(name string) (*os.File, error) {
+	if i.turn == nil {
+		return sockets.NumberedFD(i.ctx, name)
+	}
+	return i.fdSource()(i.turn, name)
+}
+
+// tlsClient finds credentials for connections to servers.
+func (i *Instance) tlsClient(id string) (block.TLSStarter, error) {
+	c, err := i.objects.TLSCredentials(id, tlssession.Client)
+	if err != nil {
+		return nil, err
+	}
+	return func(conn net.Conn, hostname string) (net.Conn, error) {
+		host := &hostname
+		if hostname == "" {
+			host = nil
+		}
+		return c.Client(i.ctx, conn, host)
+	}, nil
 }
