@@ -38,7 +38,7 @@ type Authorizer func(identity string) (bool, error)
 // session, or is closed if there is an error. The handshake ends with ctx.
 //
 // A session has a concurrent reader and writer, and deadlines. Its Read
-// returns io.ErrUnexpectedEOF when the other side vanishes without a goodbye.
+// returns [ErrTerminated] when the other side vanishes without a goodbye.
 type Credentials interface {
 	// Server does the handshake of the side that listens. allowed is asked
 	// about verified clients; nil lets all in. Shared keys have no names to
@@ -47,6 +47,23 @@ type Credentials interface {
 	// Client does the handshake of the side that connects. host is the
 	// server's name for its certificate, nil if there is none.
 	Client(ctx context.Context, conn net.Conn, host *string) (net.Conn, error)
+}
+
+// ErrTerminated is what reading ends with when the other side did not say that
+// it is leaving: somebody between may have cut off the rest. The words are the
+// reference's.
+var ErrTerminated = qerr.New("Cannot read from TLS channel: The TLS connection was non-properly terminated.")
+
+// honest is a connection whose end is that error: crypto/tls would forgive a
+// peer that leaves between two records.
+type honest struct{ net.Conn }
+
+func (c honest) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, io.EOF) {
+		err = ErrTerminated
+	}
+	return n, err
 }
 
 // access wants a file to be there and readable.
@@ -74,7 +91,7 @@ func handshakeText(err error) string {
 	var header tls.RecordHeaderError
 	var op *net.OpError
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, ErrTerminated):
 		return "The TLS connection was non-properly terminated."
 	case errors.Is(err, syscall.EPIPE):
 		return "Error in the push function.: Unable to write to socket: Broken pipe"

@@ -236,6 +236,10 @@ func TestClients(t *testing.T) {
 		return *folder(t, map[string]any{"ca-cert.pem": ca, "client-cert.pem": client, "client-key.pem": client.key})
 	}
 	certs, badCerts := files(ca), files(other)
+	rsaCA := rsaAuthority(t)
+	rsaClient := member(t, rsaCA, "client")
+	rsaCerts := *folder(t, map[string]any{"ca-cert.pem": rsaCA, "client-cert.pem": rsaClient, "client-key.pem": rsaClient.key})
+	withRSA := certificatesOf(t, Server, rsaCA, member(t, rsaCA, "server"), nil)
 	keys, badKeys := *keyFile(t, "qemu:"+sharedKey+"\n"), *keyFile(t, "qemu:aabbccdd\n")
 	withKey, withCert := psk(t, Server, "qemu:"+sharedKey), certificatesOf(t, Server, ca, member(t, ca, "server"), nil)
 	// The host name is the one in the certificate, so they go to TCP.
@@ -251,6 +255,8 @@ func TestClients(t *testing.T) {
 	}{
 		"nbdinfo, key":           {withKey, info("tls-psk-file=" + keys + "/keys.psk"), info("tls-psk-file=" + badKeys + "/keys.psk"), ""},
 		"nbdinfo, certificates":  {withCert, info("tls-certificates=" + certs), info("tls-certificates=" + badCerts), ""},
+		"nbdinfo, RSA":           {withRSA, info("tls-certificates=" + rsaCerts), info("tls-certificates=" + badCerts), ""},
+		"qemu-img, RSA":          {withRSA, img("tls-creds-x509,dir=" + rsaCerts), img("tls-creds-x509,sanity-check=off,dir=" + badCerts), ""},
 		"qemu-img, key":          {withKey, img("tls-creds-psk,dir=" + keys), img("tls-creds-psk,dir=" + badKeys), "A TLS fatal alert has been received."},
 		"qemu-img, certificates": {withCert, img("tls-creds-x509,dir=" + certs), img("tls-creds-x509,sanity-check=off,dir=" + badCerts), "The certificate hasn't got a known issuer"},
 	} {

@@ -109,12 +109,12 @@ func (p *PSK) find(identity string) []byte {
 
 // Server implements Credentials.
 func (p *PSK) Server(ctx context.Context, conn net.Conn, _ Authorizer) (net.Conn, error) {
-	return p.session(ctx, conn, func() (*psk13.Conn, error) { return psk13.Server(ctx, conn, p.find) })
+	return p.session(ctx, conn, func() (*psk13.Conn, error) { return psk13.Server(ctx, honest{conn}, p.find) })
 }
 
 // Client implements Credentials.
 func (p *PSK) Client(ctx context.Context, conn net.Conn, _ *string) (net.Conn, error) {
-	return p.session(ctx, conn, func() (*psk13.Conn, error) { return psk13.Client(ctx, conn, p.username, p.key) })
+	return p.session(ctx, conn, func() (*psk13.Conn, error) { return psk13.Client(ctx, honest{conn}, p.username, p.key) })
 }
 
 func (p *PSK) session(ctx context.Context, conn net.Conn, handshake func() (*psk13.Conn, error)) (net.Conn, error) {

@@ -3,9 +3,11 @@ package tlssession
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -24,13 +26,19 @@ import (
 // party is a certificate with its key.
 type party struct {
 	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	key  crypto.Signer
 }
 
 // issue makes a certificate, signed by itself for a nil signer.
 func issue(t testing.TB, signer *party, c *x509.Certificate) *party {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	var key crypto.Signer
+	var err error
+	if c.PublicKeyAlgorithm == x509.RSA || signer != nil && signer.cert.PublicKeyAlgorithm == x509.RSA {
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	} else {
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +71,13 @@ func authority(t testing.TB, name string) *party {
 	})
 }
 
+func rsaAuthority(t testing.TB) *party {
+	t.Helper()
+	return issue(t, nil, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "rsa"}, IsCA: true, KeyUsage: x509.KeyUsageCertSign, PublicKeyAlgorithm: x509.RSA,
+	})
+}
+
 func member(t testing.TB, ca *party, name string) *party {
 	t.Helper()
 	return issue(t, ca, &x509.Certificate{
@@ -81,7 +96,7 @@ func folder(t testing.TB, files map[string]any) *string {
 		switch v := v.(type) {
 		case *party:
 			data = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: v.cert.Raw})
-		case *ecdsa.PrivateKey:
+		case crypto.Signer:
 			der, err := x509.MarshalPKCS8PrivateKey(v)
 			if err != nil {
 				t.Fatal(err)
@@ -242,6 +257,8 @@ func TestSessions(t *testing.T) {
 		key       = "qemu:00112233445566778899aabbccddeeff\n"
 	)
 	local := new("localhost")
+	rsaCA := rsaAuthority(t)
+	rsaServer, rsaClient := member(t, rsaCA, "server"), member(t, rsaCA, "client")
 	for title, tt := range map[string]struct {
 		server, client       Credentials
 		host                 *string
@@ -249,6 +266,8 @@ func TestSessions(t *testing.T) {
 		serverErr, clientErr string
 	}{
 		"good":               {srv(server), cli(ca, client), local, nil, "", ""},
+		"RSA":                {certificatesOf(t, Server, rsaCA, rsaServer, nil), cli(rsaCA, rsaClient), local, name("CN=client"), "", ""},
+		"RSA, TLS 1.3":       {certificatesOf(t, Server, rsaCA, rsaServer, nil), priority(cli(rsaCA, rsaClient), "NORMAL:-VERS-TLS1.2"), local, name("CN=client"), "", ""},
 		"address":            {srv(server), cli(ca, client), new("127.0.0.1"), nil, "", ""},
 		"TLS 1.2":            {srv(server), priority(cli(ca, client), "NORMAL:-VERS-TLS1.3"), local, nil, "", ""},
 		"chain":              {certificatesOf(t, Server, ca, far, map[string]any{"server-cert.pem": farChain}), cli(ca, client), local, nil, "", ""},
@@ -313,6 +332,42 @@ func TestSilence(t *testing.T) {
 		}
 		if _, err := a.Read(make([]byte, 1)); err == nil {
 			t.Error("the connection is still open")
+		}
+	}
+}
+
+// TestTermination is a peer that vanishes, and one that says goodbye.
+func TestTermination(t *testing.T) {
+	t.Parallel()
+	ca := authority(t, "ca")
+	for _, k := range []struct{ server, client Credentials }{
+		{certificatesOf(t, Server, ca, member(t, ca, "server"), nil), certificatesOf(t, Client, ca, member(t, ca, "client"), nil)},
+		{psk(t, Server, "qemu:aabbccdd"), psk(t, Client, "qemu:aabbccdd")},
+	} {
+		for _, goodbye := range []bool{true, false} {
+			a, b := connected(t)
+			var both sync.WaitGroup
+			both.Go(func() {
+				s, err := k.server.Server(t.Context(), b, nil)
+				if err != nil {
+					t.Error(err)
+				} else if goodbye {
+					s.Close()
+				}
+				b.Close()
+			})
+			c, err := k.client.Client(t.Context(), a, new("localhost"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			both.Wait()
+			want := error(ErrTerminated)
+			if goodbye {
+				want = io.EOF
+			}
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, want) {
+				t.Errorf("%v, want %v", err, want)
+			}
 		}
 	}
 }

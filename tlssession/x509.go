@@ -5,10 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io"
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/qmpblock/qmpblock/qerr"
@@ -162,6 +162,7 @@ func (x *X509) Server(ctx context.Context, conn net.Conn, allowed Authorizer) (n
 			for _, ca := range x.authorities {
 				config.ClientCAs.AddCert(ca)
 			}
+			config.GetConfigForClient = x.preferTLS12(config)
 		}
 		return tls.Server(conn, config)
 	}, func(peer *x509.Certificate) error {
@@ -175,6 +176,26 @@ func (x *X509) Server(ctx context.Context, conn net.Conn, allowed Authorizer) (n
 		}
 		return err
 	})
+}
+
+// preferTLS12 makes a server of RSA's certificates choose TLS 1.2 where it can.
+// In TLS 1.3 crypto/tls names PKCS #1 signatures, which these certificates have,
+// only in an extension of its own, and GnuTLS 3.7 does not look there:
+// it would find that none of its certificates will do and send none.
+func (x *X509) preferTLS12(config *tls.Config) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	if config.MinVersion > tls.VersionTLS12 || !slices.ContainsFunc(x.authorities, func(ca *x509.Certificate) bool {
+		return ca.PublicKeyAlgorithm == x509.RSA
+	}) {
+		return nil
+	}
+	older := config.Clone()
+	older.MaxVersion = tls.VersionTLS12
+	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.Contains(hello.SupportedVersions, tls.VersionTLS12) {
+			return older, nil
+		}
+		return nil, nil
+	}
 }
 
 // Client implements Credentials.
@@ -221,21 +242,3 @@ func (x *X509) judge(chain []*x509.Certificate, further func(*x509.Certificate) 
 	}
 	return further(chain[0])
 }
-
-// honest is a connection whose end is an error: crypto/tls would forgive a peer
-// that leaves between two records without saying so.
-type honest struct{ net.Conn }
-
-func (c honest) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if errors.Is(err, io.EOF) {
-		err = terminated{}
-	}
-	return n, err
-}
-
-// terminated is io.ErrUnexpectedEOF in GnuTLS's words.
-type terminated struct{}
-
-func (terminated) Error() string { return "The TLS connection was non-properly terminated." }
-func (terminated) Unwrap() error { return io.ErrUnexpectedEOF }
