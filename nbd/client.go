@@ -87,12 +87,11 @@ func (c *Client) HasContext() bool { return c.session.HasContext }
 // Requests under way are lost. It returns when nothing is left.
 func (c *Client) Close() {
 	c.mu.Lock()
-	polite := c.lost == nil && !c.sending
-	if polite {
-		c.sending = true // nobody else does from now on
+	polite := c.lost == nil && !c.sending // nobody sends from now on
+	if c.lost == nil {
+		c.lost = &LostError{Errno: syscall.EIO, Cause: net.ErrClosed}
 	}
 	c.mu.Unlock()
-	c.lose(net.ErrClosed)
 	if polite {
 		_ = c.session.Conn.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = c.session.Conn.Write(c.session.Mode.AppendRequest(nil, Request{Command: CmdDisconnect}))

@@ -221,7 +221,7 @@ var misbehaviour = []struct {
 	{name: "hang up", answer: func(nbd.Request) []byte { return []byte{} }, errno: syscall.EIO, lost: true, cause: "unexpected EOF"},
 	{
 		name: "magic", answer: func(nbd.Request) []byte { return make([]byte, 100) },
-		errno: syscall.EIO, lost: true, cause: "Bad magic received",
+		errno: syscall.EIO, lost: true, cause: nbd.ErrMagic.Error(),
 	},
 	{
 		name: "cookie",

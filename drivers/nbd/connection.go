@@ -96,7 +96,7 @@ func (c *connection) connect(ctx context.Context) (*nbd.Client, error) {
 	defer cancel()
 	conn, err := c.options.address.Dial(ctx, c.options.fdSource)
 	if err != nil {
-		return nil, c.orTimeout(ctx, err)
+		return nil, orTimeout(ctx, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	session, err := nbd.ClientHandshake(conn, nbd.ClientConfig{
@@ -110,13 +110,13 @@ func (c *connection) connect(ctx context.Context) (*nbd.Client, error) {
 	}
 	if err != nil {
 		conn.Close()
-		return nil, c.orTimeout(ctx, err)
+		return nil, orTimeout(ctx, err)
 	}
 	return nbd.NewClient(session), nil
 }
 
 // orTimeout is what the reference says of an attempt that took too long.
-func (c *connection) orTimeout(ctx context.Context, err error) error {
+func orTimeout(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return qerr.New("Connection attempt cancelled by timeout")
 	}
