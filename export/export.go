@@ -98,6 +98,8 @@ type kind interface {
 	// create publishes the export, whose backend holds the node already; it
 	// may fail and has then left nothing behind.
 	create(l *aio.Lock, e *Export, o *Options) error
+	// settle lets clients go that are gone already. It may release the lock.
+	settle(l *aio.Lock)
 	// requestShutdown withdraws the export and cuts clients off. Clients with
 	// no request under way let go of the export at once, on the caller's
 	// goroutine; the others when their requests have ended. It does not wait,
@@ -182,9 +184,11 @@ func (e *Export) nodeName() string {
 // reference, where they follow the reply to the command; else finish is nil.
 func (s *Set) Del(l *aio.Lock, id string, mode Mode) (finish func(*aio.Lock), err error) {
 	e := s.find(id)
-	switch {
-	case e == nil:
+	if e == nil {
 		return nil, qerr.New("Export '%s' is not found", id)
+	}
+	e.kind.settle(l)
+	switch {
 	case e.shutting:
 		return nil, qerr.New("Export '%s' is already shutting down", id)
 	case mode == Safe && e.hasClients():
@@ -218,6 +222,9 @@ func (e *Export) requestShutdown(l *aio.Lock) {
 // lets them go: first those with clients, then the newest.
 func (s *Set) closeAll(l *aio.Lock, types ...Type) {
 	concerned := func(e *Export) bool { return len(types) == 0 || slices.Contains(types, e.typ) }
+	for _, e := range slices.Clone(s.exports) {
+		e.kind.settle(l)
+	}
 	var busy, idle []*Export
 	for _, e := range s.exports {
 		switch {

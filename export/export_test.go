@@ -36,6 +36,8 @@ func (f *fake) create(l *aio.Lock, e *Export, _ *Options) error {
 	return e.keepSize(l)
 }
 
+func (*fake) settle(*aio.Lock) {}
+
 func (f *fake) requestShutdown(*aio.Lock) {
 	for _, c := range f.idle {
 		c.leave()

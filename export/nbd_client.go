@@ -33,8 +33,9 @@ type nbdClient struct {
 	mode   nbd.Mode
 	metas  []nbd.MetaContext
 
-	in  inbox
-	out outbox
+	in   inbox
+	out  outbox
+	read chan struct{} // closed when nothing more is read
 
 	sock     net.Conn // below TLS, if there is any
 	mu       sync.Mutex
@@ -52,7 +53,7 @@ type nbdClient struct {
 }
 
 func newNBDClient(n *nbdServer, conn net.Conn) *nbdClient {
-	c := &nbdClient{server: n, sock: conn}
+	c := &nbdClient{server: n, sock: conn, read: make(chan struct{})}
 	c.room.L = &c.mu
 	c.work = c.runWorker
 	return c
@@ -61,6 +62,7 @@ func newNBDClient(n *nbdServer, conn net.Conn) *nbdClient {
 // serve runs until the client goes or is cut off.
 func (c *nbdClient) serve() error {
 	defer c.working.Wait()
+	defer close(c.read)
 	defer c.cutOff()
 	s, err := c.server.handshake(c.sock)
 	if s.Offer != nil {

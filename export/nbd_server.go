@@ -232,6 +232,18 @@ func (n *nbdServer) withdraw(e *nbdExport) []*nbdClient {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.exports = slices.DeleteFunc(n.exports, func(other *nbdExport) bool { return other == e })
+	return n.users(e)
+}
+
+// usersOf lists the clients that use an export.
+func (n *nbdServer) usersOf(e *nbdExport) []*nbdClient {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.users(e)
+}
+
+// users is usersOf for callers that hold mu.
+func (n *nbdServer) users(e *nbdExport) []*nbdClient {
 	var users []*nbdClient
 	for c := range n.clients {
 		if c.uses(e) {
