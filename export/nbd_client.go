@@ -63,6 +63,7 @@ func newNBDClient(n *nbdServer, conn net.Conn) *nbdClient {
 func (c *nbdClient) serve() error {
 	defer c.working.Wait()
 	defer close(c.read)
+	defer c.out.flush(c) // replies that waited for company hold their requests
 	defer c.cutOff()
 	s, err := c.server.handshake(c.sock)
 	if s.Offer != nil {
