@@ -144,9 +144,7 @@ func (i *Instance) nbdServerAdd(l *aio.Lock, a *schema.NbdServerAddOptions) erro
 // removeExport takes an export away. Of clients that were cut off for it the
 // reference takes leave when it comes to its main loop: behind the reply.
 func (i *Instance) removeExport(ctx context.Context, id string, mode *schema.BlockExportRemoveMode) error {
-	l := i.graph.Main().Acquire()
-	defer l.Release()
-	finish, err := i.exports.Del(l, id, exportMode(mode))
+	finish, err := i.delExport(id, mode)
 	if finish != nil {
 		qmp.SessionFrom(ctx).Then(func() {
 			l := i.graph.Main().Acquire()
@@ -155,6 +153,12 @@ func (i *Instance) removeExport(ctx context.Context, id string, mode *schema.Blo
 		})
 	}
 	return err
+}
+
+func (i *Instance) delExport(id string, mode *schema.BlockExportRemoveMode) (finish func(*aio.Lock), err error) {
+	l := i.graph.Main().Acquire()
+	defer l.Release()
+	return i.exports.Del(l, id, exportMode(mode))
 }
 
 func exportMode(m *schema.BlockExportRemoveMode) export.Mode {
