@@ -92,7 +92,8 @@ type (
 		CoPwritev(co *aio.Co, offset int64, v Vec, flags ReqFlags) error
 	}
 	// ZeroWriter writes zeroes faster than Writer; ENOTSUP makes the block
-	// layer write them by hand.
+	// layer write them by hand. Parts that are smaller than the limits'
+	// alignment for zeroes are offered as well.
 	ZeroWriter interface {
 		CoPwriteZeroes(co *aio.Co, offset, bytes int64, flags ReqFlags) error
 	}

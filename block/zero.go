@@ -22,7 +22,7 @@ func (n *Node) driverZeroes(co *aio.Co, offset, bytes int64, flags ReqFlags) (du
 	needFlush := false
 	for bytes > 0 {
 		piece := zeroPiece(offset, bytes, unit, limit)
-		err := n.zeroByDriver(co, offset, piece, flags, piece%unit == 0 && offset%unit == 0, &needFlush)
+		err := n.zeroByDriver(co, offset, piece, flags, &needFlush)
 		if errors.Is(err, syscall.ENOTSUP) && flags&ReqNoFallback == 0 {
 			err = n.zeroByHand(co, offset, piece, flags, &needFlush)
 		}
@@ -52,9 +52,9 @@ func zeroPiece(offset, bytes, unit, limit int64) int64 {
 	return bytes
 }
 
-func (n *Node) zeroByDriver(co *aio.Co, offset, bytes int64, flags ReqFlags, whole bool, needFlush *bool) error {
+func (n *Node) zeroByDriver(co *aio.Co, offset, bytes int64, flags ReqFlags, needFlush *bool) error {
 	z, ok := n.instance.(ZeroWriter)
-	if !ok || !whole {
+	if !ok {
 		return qerr.From(syscall.ENOTSUP)
 	}
 	err := z.CoPwriteZeroes(co, offset, bytes, flags&n.limits.ZeroFlags)

@@ -204,7 +204,7 @@ func (d *Disk) CoPwritev(co *aio.Co, offset int64, v block.Vec, flags block.ReqF
 
 // CoPwriteZeroes writes zeroes where the option zero is on.
 func (d *Disk) CoPwriteZeroes(co *aio.Co, offset, bytes int64, flags block.ReqFlags) error {
-	if !d.zero {
+	if unit := max(d.limits.PWriteZeroesAlignment, 1); !d.zero || offset%unit != 0 || bytes%unit != 0 {
 		return qerr.From(syscall.ENOTSUP)
 	}
 	c := Call{Zero, offset, bytes, flags}

@@ -72,7 +72,7 @@ func (i *image) backingZero(co *aio.Co, offset, bytes int64) (bool, int64, error
 	if b == nil {
 		return true, bytes, nil
 	}
-	st, err := b.Node().CoBlockStatus(co, true, offset, bytes)
+	st, _, err := b.Node().CoBlockStatusAbove(co, nil, false, true, offset, bytes)
 	if err != nil {
 		return false, 0, err
 	}
@@ -155,10 +155,12 @@ func (i *image) changed(old mapping, from, to int64, c change) mapping {
 		return old
 	}
 	keep := old.allocated() && !c.full && (i.opts.noUnref || !c.discard && !c.unmap)
-	plain := c.discard && (c.full || g.version < 3 || old == mapping{} && i.node.Backing() == nil)
+	nothing := !old.allocated() && !old.compressed() && i.node.Backing() == nil
 	switch {
-	case plain:
+	case c.discard && (c.full || g.version < 3):
 		return mapping{}
+	case c.discard && nothing:
+		return old // it reads as zeroes anyway
 	case keep && g.extended:
 		return mapping{old.word, allSubs << subclusters}
 	case keep:
