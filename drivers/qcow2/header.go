@@ -97,6 +97,7 @@ type header struct {
 	unknown          []byte // fields behind those we know
 	extensions       []extension
 	backing          string
+	backingTooLong   bool
 	backingFormat    string
 	dataFile         string
 	hasDataFileName  bool
@@ -228,11 +229,11 @@ func (h *header) eachExtension(cluster []byte, f func(extension) error) error {
 	for at < end && at+8 <= int64(len(cluster)) {
 		kind, size := be.Uint32(cluster[at:]), int64(be.Uint32(cluster[at+4:]))
 		at += 8
-		if kind == extEnd {
-			return nil
-		}
 		if at > end || size > end-at {
 			return qerr.New("Header extension too large")
+		}
+		if kind == extEnd {
+			return nil
 		}
 		if err := f(extension{kind, cluster[at : at+size]}); err != nil {
 			return err
@@ -243,7 +244,7 @@ func (h *header) eachExtension(cluster []byte, f func(extension) error) error {
 }
 
 // parseExtensions reads all extensions and keeps those we do not know.
-func (h *header) parseExtensions(cluster []byte) error {
+func (h *header) parseExtensions(cluster []byte, secret string) error {
 	return h.eachExtension(cluster, func(e extension) error {
 		e.data = bytes.Clone(e.data)
 		h.extensions = append(h.extensions, e)
@@ -258,7 +259,10 @@ func (h *header) parseExtensions(cluster []byte) error {
 		case extDataFile:
 			h.dataFile, h.hasDataFileName = cString(e.data), true
 		case extCrypto:
-			return h.parseCrypto(e.data)
+			if err := h.parseCrypto(e.data); err != nil {
+				return err
+			}
+			return refuseSecret(secret)
 		case extBitmaps:
 			return h.parseBitmaps(e.data)
 		}
@@ -306,17 +310,18 @@ func (h *header) parseBitmaps(data []byte) error {
 	return nil
 }
 
-// parseBacking reads the name of the backing file.
-func (h *header) parseBacking(cluster []byte) error {
+// parseBacking reads the name of the backing file. That it is too long is
+// reported when all else is in order.
+func (h *header) parseBacking(cluster []byte) {
 	if h.backingOffset == 0 {
-		return nil
+		return
 	}
 	room := min(uint64(maxBackingName), uint64(h.clusterSize())-h.backingOffset)
 	if uint64(h.backingSize) > room {
-		return qerr.New("Backing file name too long")
+		h.backingTooLong = true
+		return
 	}
 	h.backing = cString(cluster[h.backingOffset : h.backingOffset+uint64(h.backingSize)])
-	return nil
 }
 
 // cString is text up to its first zero byte.
@@ -367,9 +372,6 @@ func (h *header) checkGeometry() error {
 	}
 	if h.refcountOrder > 6 {
 		return qerr.New("Reference count entry width too large; may not exceed 64 bits")
-	}
-	if h.cryptMethod > cryptLUKS {
-		return qerr.New("Unsupported encryption method %d", int32(h.cryptMethod))
 	}
 	if h.refTableClusters == 0 {
 		return qerr.New("Image does not contain a reference count table")
@@ -443,8 +445,9 @@ func (h *header) subclusterSize() int64 {
 	return h.clusterSize()
 }
 
-// l1Needed is the number of L1 entries that a disk of the given size takes.
+// l1Needed is the number of L1 entries that a disk of the given size takes. For
+// sizes near 2^64 it wraps, as in the reference; these are refused later.
 func (h *header) l1Needed(size uint64) uint64 {
 	perEntry := uint64(h.clusterSize()) * uint64(h.clusterSize()/h.l2EntrySize())
-	return size/perEntry + min(1, size%perEntry)
+	return (size + perEntry - 1) / perEntry
 }

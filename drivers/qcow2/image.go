@@ -21,6 +21,8 @@ type image struct {
 	hdr  *header
 	geo  geometry
 	opts options
+	// secret is the name of the one that would decrypt the image.
+	secret string
 	// size is the disk's length, in bytes, as in the header.
 	size atomic.Int64
 

@@ -59,25 +59,26 @@ const (
 	defaultCleanInterval = 600
 )
 
-// takeOptions takes the options out of o.
-func takeOptions(o *block.Options, flags block.Flags, h *header) (opts options, err error) {
+// takeOptions takes the options out of o. The name of the secret that would
+// decrypt the image is returned besides.
+func takeOptions(o *block.Options, flags block.Flags, h *header) (opts options, secret string, err error) {
 	if err := opts.takeCaches(o, h); err != nil {
-		return opts, err
+		return opts, "", err
 	}
 	if opts.cleanInterval, err = o.TakeNumber(optCleanInterval, defaultCleanInterval); err != nil {
-		return opts, err
+		return opts, "", err
 	}
 	if opts.cleanInterval > math.MaxUint32 {
-		return opts, qerr.New("Cache clean interval too big")
+		return opts, "", qerr.New("Cache clean interval too big")
 	}
 	if opts.lazyRefcounts, err = o.TakeBool(optLazyRefcounts, h.compatible&featureLazy != 0); err != nil {
-		return opts, err
+		return opts, "", err
 	}
 	if opts.lazyRefcounts && h.version < 3 {
-		return opts, qerr.New("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level")
+		return opts, "", qerr.New("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level")
 	}
 	if opts.overlap, err = takeOverlap(o); err != nil {
-		return opts, err
+		return opts, "", err
 	}
 	for _, d := range []struct {
 		key    string
@@ -89,16 +90,17 @@ func takeOptions(o *block.Options, flags block.Flags, h *header) (opts options, 
 		{optDiscardOther, freeOther, false},
 	} {
 		if opts.passDiscard[d.reason], err = o.TakeBool(d.key, d.def); err != nil {
-			return opts, err
+			return opts, "", err
 		}
 	}
 	if opts.noUnref, err = o.TakeBool(optNoUnref, false); err != nil {
-		return opts, err
+		return opts, "", err
 	}
 	if opts.noUnref && h.version < 3 {
-		return opts, qerr.New("discard-no-unref is only supported since qcow2 version 3")
+		return opts, "", qerr.New("discard-no-unref is only supported since qcow2 version 3")
 	}
-	return opts, takeEncrypt(o, h)
+	secret, err = takeEncrypt(o, h)
+	return opts, secret, err
 }
 
 // takeCaches divides memory between the caches. What is not said is as much as
@@ -159,23 +161,36 @@ func (opts *options) takeCaches(o *block.Options, h *header) error {
 
 var cryptNames = map[uint32]string{cryptAES: "aes", cryptLUKS: "luks"}
 
-// takeEncrypt refuses what is encrypted.
-func takeEncrypt(o *block.Options, h *header) error {
+// takeEncrypt compares what the options say of encryption with the image.
+func takeEncrypt(o *block.Options, h *header) (secret string, err error) {
 	format := o.TakeString(optEncryptFormat, "")
-	secret := o.TakeString(optEncryptSecret, "")
-	if h.cryptMethod == cryptNone {
-		if format != "" {
-			return qerr.New("No encryption in image header, but options specified format '%s'", format)
-		}
-		return nil
-	}
+	secret = o.TakeString(optEncryptSecret, "")
 	name := cryptNames[h.cryptMethod]
 	switch {
+	case h.cryptMethod > cryptLUKS:
+		return "", qerr.New("Unsupported encryption method %d", int32(h.cryptMethod))
+	case h.cryptMethod == cryptNone && format != "":
+		return "", qerr.New("No encryption in image header, but options specified format '%s'", format)
 	case format != "" && format != name:
-		return qerr.New("Header reported '%s' encryption format but options specify '%s'", name, format)
+		return "", qerr.New("Header reported '%s' encryption format but options specify '%s'", name, format)
+	}
+	return secret, nil
+}
+
+// refuseEncrypted refuses what cannot be decrypted.
+func (h *header) refuseEncrypted(secret string) error {
+	switch {
+	case h.cryptMethod == cryptNone:
+		return nil
 	case h.cryptMethod == cryptLUKS && !h.haveCrypto:
-		return nil // reported when the extensions are read
-	case secret == "":
+		return qerr.New("Missing CRYPTO header for crypt method %d", h.cryptMethod)
+	}
+	return refuseSecret(secret)
+}
+
+// refuseSecret: without a secret the words are the reference's.
+func refuseSecret(secret string) error {
+	if secret == "" {
 		return qerr.New("Parameter '%s' is required for cipher", optEncryptSecret)
 	}
 	return qerr.New("Encrypted qcow2 images cannot be opened")

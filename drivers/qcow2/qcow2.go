@@ -77,14 +77,14 @@ func (i *image) loadHeader(co *aio.Co, o *block.Options, flags block.Flags) erro
 	if _, err := h.extensionsEnd(); err != nil {
 		return err
 	}
+	if err := h.checkCompression(); err != nil {
+		return err
+	}
 	if err := h.parseFeatures(cluster); err != nil {
 		return err
 	}
 	if h.incompatible&featureCorrupt != 0 && flags&block.FlagRDWR != 0 && flags&block.FlagCheck == 0 {
 		return qerr.WithErrnoOnly(syscall.EACCES, "qcow2: Image is corrupt; cannot be opened read/write")
-	}
-	if err := h.checkCompression(); err != nil {
-		return err
 	}
 	if err := h.checkGeometry(); err != nil {
 		return err
@@ -94,18 +94,18 @@ func (i *image) loadHeader(co *aio.Co, o *block.Options, flags block.Flags) erro
 	if err := i.loadL1(co); err != nil {
 		return err
 	}
-	if err := h.parseExtensions(cluster); err != nil {
+	var secret string
+	if i.opts, secret, err = takeOptions(o, flags, h); err != nil {
 		return err
 	}
-	if h.cryptMethod == cryptLUKS && !h.haveCrypto {
-		return qerr.New("Missing CRYPTO header for crypt method %d", h.cryptMethod)
-	}
-	if i.opts, err = takeOptions(o, flags, h); err != nil {
+	if err := h.parseExtensions(cluster, secret); err != nil {
 		return err
 	}
+	h.parseBacking(cluster)
+	i.secret = secret
 	i.geo.setSlice(i.opts.sliceSize)
 	i.codec = newCodec(h.compression)
-	return h.parseBacking(cluster)
+	return nil
 }
 
 // readTable reads a table of 64-bit numbers.
@@ -146,6 +146,9 @@ func (i *image) openDataFile(a *block.OpenArgs) error {
 		}
 		return nil
 	}
+	if c == nil && i.hdr.hasDataFileName && i.hdr.dataFile == "" {
+		return qerr.New("The 'file' block driver requires a file name")
+	}
 	if c == nil && i.hdr.hasDataFileName {
 		if c, err = a.ChildFile(i.hdr.dataFile, optDataFile, block.RoleData); err != nil {
 			return err
@@ -161,6 +164,12 @@ func (i *image) openDataFile(a *block.OpenArgs) error {
 // loadTables reads the rest, and repairs what a process that was killed has
 // left behind.
 func (i *image) loadTables(co *aio.Co) error {
+	if err := i.hdr.refuseEncrypted(i.secret); err != nil {
+		return err
+	}
+	if i.hdr.backingTooLong {
+		return qerr.New("Backing file name too long")
+	}
 	if err := i.loadRefcounts(co); err != nil {
 		return err
 	}

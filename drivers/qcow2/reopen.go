@@ -9,7 +9,7 @@ import (
 // caches can be made anew; a node that becomes read-only leaves its image
 // clean.
 func (i *image) ReopenPrepare(l *aio.Lock, st *block.ReopenState) error {
-	opts, err := takeOptions(st.Options, st.Flags, i.hdr)
+	opts, _, err := takeOptions(st.Options, st.Flags, i.hdr)
 	if err != nil {
 		return err
 	}

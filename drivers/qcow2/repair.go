@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"syscall"
@@ -19,12 +20,10 @@ type uses struct {
 
 const usesPage = 1024
 
-func (u *uses) add(offset, bytes int64) error {
-	if offset < 0 || bytes < 0 || offset > maxHostOffset-bytes {
-		return qerr.From(syscall.EIO)
-	}
-	if bytes == 0 {
-		return nil
+// add counts an area. What cannot be is none of our references.
+func (u *uses) add(offset, bytes int64) {
+	if offset < 0 || bytes <= 0 || offset > maxHostOffset-bytes {
+		return
 	}
 	first, last := offset>>u.img.geo.clusterBits, (offset+bytes-1)>>u.img.geo.clusterBits
 	for c := first; c <= last; c++ {
@@ -36,7 +35,6 @@ func (u *uses) add(offset, bytes int64) error {
 		p[c%usesPage]++
 	}
 	u.end = max(u.end, last+1)
-	return nil
 }
 
 func (u *uses) get(cluster int64) uint64 {
@@ -60,17 +58,15 @@ func (u *uses) count(co *aio.Co) error {
 		areas = append(areas, [2]int64{at, size})
 	}
 	for _, a := range areas {
-		if err := u.add(a[0], a[1]); err != nil {
-			return err
-		}
+		u.add(a[0], a[1])
 	}
 	if err := u.countL1(co, int64(i.hdr.l1Offset), i.l1); err != nil {
 		return err
 	}
 	for n := range i.snapshots {
 		s := &i.snapshots[n]
-		if s.l1Size > maxL1Size/8 || s.l1Offset < 0 {
-			return qerr.From(syscall.EIO)
+		if s.l1Size > maxL1Size/8 || s.l1Offset < 0 || i.geo.inCluster(s.l1Offset) != 0 {
+			continue
 		}
 		table, err := i.readTable(co, uint64(s.l1Offset), int64(s.l1Size))
 		if err != nil {
@@ -89,20 +85,13 @@ func (u *uses) count(co *aio.Co) error {
 }
 
 func (u *uses) countL1(co *aio.Co, offset int64, l1 []uint64) error {
-	if err := u.add(offset, int64(len(l1))*8); err != nil {
-		return err
-	}
+	u.add(offset, int64(len(l1))*8)
 	for _, e := range l1 {
 		at := int64(e & offsetMask)
-		if at == 0 {
+		if at == 0 || u.img.geo.inCluster(at) != 0 {
 			continue
 		}
-		if u.img.geo.inCluster(at) != 0 {
-			return qerr.From(syscall.EIO)
-		}
-		if err := u.add(at, u.img.geo.clusterSize); err != nil {
-			return err
-		}
+		u.add(at, u.img.geo.clusterSize)
 		if err := u.countL2(co, at); err != nil {
 			return err
 		}
@@ -120,34 +109,23 @@ func (u *uses) countL2(co *aio.Co, at int64) error {
 		m := mapping{word: table[n]}
 		switch {
 		case m.compressed():
-			at, bytes := i.geo.compressedAt(m.word)
-			err = u.add(at, bytes)
-		case m.host() != 0 && !i.external():
-			if i.geo.inCluster(m.host()) != 0 {
-				return qerr.From(syscall.EIO)
-			}
-			err = u.add(m.host(), i.geo.clusterSize)
-		}
-		if err != nil {
-			return err
+			u.add(i.geo.compressedAt(m.word))
+		case m.host() != 0 && !i.external() && i.geo.inCluster(m.host()) == 0:
+			u.add(m.host(), i.geo.clusterSize)
 		}
 	}
 	return nil
 }
 
 func (u *uses) countBitmap(co *aio.Co, b *bitmap) error {
-	if err := u.add(int64(b.tableOffset), int64(b.tableSize)*8); err != nil {
-		return err
-	}
+	u.add(int64(b.tableOffset), int64(b.tableSize)*8)
 	table, err := u.img.readTable(co, b.tableOffset, int64(b.tableSize))
 	if err != nil {
 		return err
 	}
 	for _, e := range table {
 		if at := int64(e & offsetMask); at != 0 {
-			if err := u.add(at, u.img.geo.clusterSize); err != nil {
-				return err
-			}
+			u.add(at, u.img.geo.clusterSize)
 		}
 	}
 	return nil
@@ -194,7 +172,11 @@ func (i *image) fixMissing(co *aio.Co, u *uses) error {
 				continue
 			}
 			known, table := slices.Clone(i.refs.blocks), i.hdr.refTableOffset
-			if err := i.refs.ensureBlock(co, cluster>>i.geo.refBits); err != nil {
+			err := i.refs.ensureBlock(co, cluster>>i.geo.refBits)
+			if errors.Is(err, syscall.EFBIG) {
+				break // no image reaches that far: garbage
+			}
+			if err != nil {
 				return err
 			}
 			if i.hdr.refTableOffset != table {
@@ -202,9 +184,7 @@ func (i *image) fixMissing(co *aio.Co, u *uses) error {
 			}
 			for _, at := range i.refs.blocks {
 				if _, found := slices.BinarySearch(known, at); !found {
-					if err := u.add(at, i.geo.clusterSize); err != nil {
-						return err
-					}
+					u.add(at, i.geo.clusterSize)
 				}
 			}
 		}
