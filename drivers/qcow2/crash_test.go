@@ -49,6 +49,9 @@ func taped(t *tape, initial map[string][]byte, fail func() bool) *block.Driver {
 	}}
 }
 
+// tapedMax bounds the length of a taped disk, in bytes.
+const tapedMax = 64 << 20
+
 type tapedDisk struct {
 	tape *tape
 	name string
@@ -81,6 +84,9 @@ func (d *tapedDisk) put(offset int64, data []byte) error {
 	if err := d.failing(); err != nil {
 		return err
 	}
+	if offset+int64(len(data)) > tapedMax {
+		return qerr.From(syscall.ENOSPC)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if end := offset + int64(len(data)); end > int64(len(d.data)) {
@@ -98,6 +104,9 @@ func (d *tapedDisk) CoPwritev(_ *aio.Co, offset int64, v block.Vec, _ block.ReqF
 }
 
 func (d *tapedDisk) CoPdiscard(_ *aio.Co, offset, bytes int64) error {
+	if offset+bytes > tapedMax {
+		return nil
+	}
 	return d.put(offset, make([]byte, bytes))
 }
 
@@ -116,6 +125,9 @@ func (d *tapedDisk) CoGetLength(*aio.Co) (int64, error) {
 }
 
 func (d *tapedDisk) CoTruncate(_ *aio.Co, offset int64, _ bool, _ block.PreallocMode, _ block.ReqFlags) error {
+	if offset > tapedMax {
+		return qerr.From(syscall.ENOSPC)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	data := make([]byte, offset)
@@ -123,6 +135,12 @@ func (d *tapedDisk) CoTruncate(_ *aio.Co, offset int64, _ bool, _ block.Prealloc
 	d.data = data
 	d.tape.add(event{disk: d.name, offset: offset})
 	return nil
+}
+
+func (d *tapedDisk) bytes() []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.data)
 }
 
 func (d *tapedDisk) Close(*aio.Lock) {}

@@ -60,7 +60,8 @@ func (u *uses) count(co *aio.Co) error {
 	for _, a := range areas {
 		u.add(a[0], a[1])
 	}
-	if err := u.countL1(co, int64(i.hdr.l1Offset), i.l1); err != nil {
+	u.add(int64(i.hdr.l1Offset), int64(len(i.l1))*8)
+	if err := u.countTables(co, i.l1); err != nil {
 		return err
 	}
 	for n := range i.snapshots {
@@ -68,11 +69,14 @@ func (u *uses) count(co *aio.Co) error {
 		if s.l1Size > maxL1Size/8 || s.l1Offset < 0 || i.geo.inCluster(s.l1Offset) != 0 {
 			continue
 		}
-		table, err := i.readTable(co, uint64(s.l1Offset), int64(s.l1Size))
+		// Behind the end of the file there is nothing but zeroes.
+		entries := min(int64(s.l1Size), max(0, i.end-s.l1Offset)/8)
+		table, err := i.readTable(co, uint64(s.l1Offset), entries)
 		if err != nil {
 			return err
 		}
-		if err := u.countL1(co, s.l1Offset, table); err != nil {
+		u.add(s.l1Offset, int64(s.l1Size)*8)
+		if err := u.countTables(co, table); err != nil {
 			return err
 		}
 	}
@@ -84,8 +88,9 @@ func (u *uses) count(co *aio.Co) error {
 	return nil
 }
 
-func (u *uses) countL1(co *aio.Co, offset int64, l1 []uint64) error {
-	u.add(offset, int64(len(l1))*8)
+// countTables counts the L2 tables that an L1 table names, and what is in
+// them.
+func (u *uses) countTables(co *aio.Co, l1 []uint64) error {
 	for _, e := range l1 {
 		at := int64(e & offsetMask)
 		if at == 0 || u.img.geo.inCluster(at) != 0 {
