@@ -1,6 +1,9 @@
 package qcow2
 
 import (
+	"errors"
+	"syscall"
+
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
 )
@@ -17,6 +20,8 @@ type allocation struct {
 	// from and to are what is written: the request's part, and what has to
 	// be copied before and behind it.
 	from, to int64
+	// blank says that what would be copied reads as zeroes.
+	blank bool
 
 	done       chan struct{} // made when somebody waits
 	prev, next *allocation
@@ -200,8 +205,28 @@ func (i *image) allocate(co *aio.Co, offset, bytes int64) (a *allocation, n int6
 	}
 	a.from = g.copyFrom(first, a.fresh, offset)
 	a.to = g.copyTo(s.get(s.index(offset+n-1)), a.fresh, offset+n)
+	if a.blank, err = i.blankAround(co, a, offset, offset+n); err != nil {
+		return nil, 0, err
+	}
 	i.writes.add(a)
 	return a, n, nil
+}
+
+// minBlank is how much has to be copied for it to be worth the while to find
+// out that it is zeroes, in bytes.
+const minBlank = 32 << 10
+
+// blankAround tells whether what would be copied around a write to a fresh
+// place reads as zeroes, and is so much that writing it takes long.
+func (i *image) blankAround(co *aio.Co, a *allocation, from, to int64) (bool, error) {
+	if !a.fresh || a.to-a.from-(to-from) < minBlank {
+		return false, nil
+	}
+	zero, err := i.readsZero(co, a.from, from)
+	if !zero || err != nil {
+		return false, err
+	}
+	return i.readsZero(co, to, min(a.to, i.size.Load()))
 }
 
 // ours tells whether an entry has a cluster that nobody else uses.
@@ -278,6 +303,15 @@ func (i *image) writeAllocation(co *aio.Co, a *allocation, offset int64, v block
 	host := a.host + a.from - a.start
 	if a.from == offset && a.to == end {
 		return i.data.CoPwritev(co, host, v, 0)
+	}
+	if a.blank {
+		err := i.data.CoPwriteZeroes(co, host, a.to-a.from, block.ReqNoFallback)
+		if err == nil {
+			return i.data.CoPwritev(co, host+offset-a.from, v, 0)
+		}
+		if !errors.Is(err, syscall.ENOTSUP) {
+			return err
+		}
 	}
 	head, tail := i.getBuffer(offset-a.from), i.getBuffer(a.to-end)
 	defer i.putBuffer(head)
