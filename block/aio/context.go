@@ -10,6 +10,7 @@ import (
 // Guard is held by every coroutine of a context while it runs: the block
 // graph's read lock.
 type Guard interface {
+	TryRLock() bool
 	RLock()
 	RUnlock()
 }
@@ -23,6 +24,12 @@ type Context struct {
 	report func(*PanicError)
 
 	lock sync.Mutex // what *Lock proves
+	// soon are functions to run before the lock is given back. Whoever holds
+	// the lock owns it, or has lent it to a coroutine.
+	soon []func(*Lock)
+	// between is held while posted functions run that nobody polls for; nil
+	// for no such lock.
+	between sync.Locker
 
 	coroutines sync.WaitGroup
 	live       coList
@@ -95,9 +102,16 @@ func (c *Context) Acquire() *Lock {
 	return &Lock{ctx: c, held: true}
 }
 
-// Release gives the lock back; the token is dead from then on.
+// RunBetween makes posted functions wait for a lock of the owner unless
+// somebody polls for them: what they do then comes between the owner's own
+// steps. It is called before the context is used.
+func (c *Context) RunBetween(steps sync.Locker) { c.between = steps }
+
+// Release gives the lock back; the token is dead from then on. What coroutines
+// on its holder's turn have left to do is done before.
 func (l *Lock) Release() {
 	l.mustHold()
+	l.ctx.runSoon(l)
 	l.held = false
 	l.ctx.lock.Unlock()
 }
@@ -201,6 +215,10 @@ func (c *Context) Post(fn func(*Lock)) {
 
 func (c *Context) postedLoop() {
 	defer c.bhTasks.Done()
+	if c.between != nil {
+		c.between.Lock()
+		defer c.between.Unlock()
+	}
 	l := c.Acquire()
 	defer l.Release()
 	c.runPosted(l)
@@ -217,8 +235,17 @@ func (c *Context) postedLoop() {
 	}
 }
 
+func (c *Context) runSoon(l *Lock) {
+	for len(c.soon) > 0 {
+		fn := c.soon[0]
+		c.soon = c.soon[1:]
+		fn(l)
+	}
+}
+
 func (c *Context) runPosted(l *Lock) {
 	for {
+		c.runSoon(l)
 		c.bhMu.Lock()
 		if len(c.bhs) == 0 {
 			c.bhMu.Unlock()
@@ -230,3 +257,14 @@ func (c *Context) runPosted(l *Lock) {
 		fn(l)
 	}
 }
+
+// Settle does at once what coroutines on the turn of the lock's holder have
+// left to do, and what [Context.Later] was given.
+func (l *Lock) Settle() {
+	l.mustHold()
+	l.ctx.runSoon(l)
+}
+
+// Later makes fn run when the lock's holder polls, settles or gives the lock
+// back. It is called by code that runs with the lock, but must not wait there.
+func (c *Context) Later(fn func(*Lock)) { c.soon = append(c.soon, fn) }

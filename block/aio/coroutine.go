@@ -16,6 +16,7 @@ type Co struct {
 	ctx   *Context
 	op    string
 	state atomic.Int32
+	turn  *turn // nil if it runs beside everybody else
 	prev  *Co
 	next  *Co
 }
@@ -32,8 +33,10 @@ func (co *Co) Context() *Context { return co.ctx }
 
 // Yield runs wait, which may block for long, with the guard released: a
 // request that is throttled, or held up by a drained section, must not keep
-// writers of the graph out. After it the graph may have changed.
+// writers of the graph out. After it the graph may have changed. The
+// coroutine's turn is given up.
 func (co *Co) Yield(wait func()) {
+	co.LeaveTurn()
 	co.state.Store(coYielded)
 	co.ctx.guard.RUnlock()
 	defer func() {
@@ -52,25 +55,31 @@ var coPool = sync.Pool{New: func() any { return new(Co) }}
 // but its end. The caller must hold no lock that fn needs. A panic of fn is
 // returned.
 func (c *Context) Enter(op string, fn func(*Co)) (p *PanicError) {
-	co := c.begin(op)
+	co := c.make(op)
 	defer c.end(co)
+	c.guard.RLock()
+	co.state.Store(coRunning)
+	return co.run(fn)
+}
+
+// run calls fn and catches its panic.
+func (co *Co) run(fn func(*Co)) (p *PanicError) {
 	defer func() {
 		if v := recover(); v != nil {
-			p = &PanicError{Op: op, Value: v, Stack: debug.Stack()}
-			c.tracer.At(trace.CoroutinePanic).Str("op", op).Str("value", fmt.Sprint(v)).Send()
+			p = &PanicError{Op: co.op, Value: v, Stack: debug.Stack()}
+			co.ctx.tracer.At(trace.CoroutinePanic).Str("op", co.op).Str("value", fmt.Sprint(v)).Send()
 		}
 	}()
 	fn(co)
 	return nil
 }
 
-func (c *Context) begin(op string) *Co {
+// make makes a coroutine that has no guard yet.
+func (c *Context) make(op string) *Co {
 	co := coPool.Get().(*Co)
 	co.ctx, co.op = c, op
 	co.state.Store(coWaiting)
 	c.live.add(co)
-	c.guard.RLock()
-	co.state.Store(coRunning)
 	return co
 }
 

@@ -29,6 +29,14 @@ func (g *guard) RLock() {
 	g.readers.Add(1)
 }
 
+func (g *guard) TryRLock() bool {
+	ok := g.RWMutex.TryRLock()
+	if ok {
+		g.readers.Add(1)
+	}
+	return ok
+}
+
 func (g *guard) RUnlock() {
 	g.readers.Add(-1)
 	g.RWMutex.RUnlock()

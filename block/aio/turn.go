@@ -1,0 +1,161 @@
+package aio
+
+import "time"
+
+// turn is the right of a context's lock, lent to one coroutine: the holder of the lock waits
+// until the coroutine gives the turn up, and touches nothing meanwhile.
+type turn struct {
+	lender *Context
+	left   chan struct{} // closed when the turn is given up
+}
+
+func lend(lender *Context) *turn { return &turn{lender, make(chan struct{})} }
+
+// Start starts a coroutine on the turn of the lock's holder: it returns when
+// the coroutine has ended or first waits for something. exit runs after the
+// coroutine's end, with the lock of l's context and the coroutine's panic if
+// there was one. If all of it happened on turns, exit runs before the lock is
+// given back or the next time its holder polls.
+func (c *Context) Start(l *Lock, op string, fn func(*Co), exit func(*Lock, *PanicError)) {
+	l.mustHold()
+	home, t := l.ctx, lend(l.ctx)
+	c.coroutines.Add(1)
+	c.spawnedEver.Add(1)
+	go func() {
+		defer c.coroutines.Done()
+		co := c.make(op)
+		co.resume(t)
+		p := co.run(fn)
+		t := co.turn
+		co.turn = nil
+		c.end(co)
+		finish := func(l *Lock) { exit(l, p) }
+		if t == nil {
+			home.Post(finish)
+		} else {
+			t.lender.Later(finish)
+			close(t.left)
+		}
+	}()
+	<-t.left
+}
+
+// resume takes the guard on a turn that was lent. Where that would have to
+// wait, perhaps for somebody who waits for the lender, it waits without the
+// turn and asks for another one.
+func (co *Co) resume(t *turn) {
+	co.state.Store(coWaiting)
+	guard := co.ctx.guard
+	if !guard.TryRLock() {
+		lender := t.lender
+		close(t.left)
+		guard.RLock()
+		t = borrow(lender)
+	}
+	co.turn = t
+	co.state.Store(coRunning)
+}
+
+// release gives the guard up.
+func (co *Co) release() {
+	co.state.Store(coYielded)
+	co.ctx.guard.RUnlock()
+}
+
+// borrow waits until the context lends its turn.
+func borrow(c *Context) *turn {
+	got := make(chan *turn)
+	c.Post(func(*Lock) {
+		t := lend(c)
+		got <- t
+		<-t.left
+	})
+	return <-got
+}
+
+// LeaveTurn gives the turn up, if the coroutine runs on one: drivers call it
+// before they wait for the medium, and so do all other places where a coroutine
+// waits. The coroutine goes on, beside everybody else.
+func (co *Co) LeaveTurn() {
+	if co.turn != nil {
+		close(co.turn.left)
+		co.turn = nil
+	}
+}
+
+// TakeTurn waits for a turn of the given context, unless the coroutine has one.
+// Meanwhile the guard is released.
+func (co *Co) TakeTurn(c *Context) {
+	if co.turn != nil {
+		return
+	}
+	co.release()
+	co.resume(borrow(c))
+}
+
+// Sleeper is where a coroutine sleeps until somebody wakes it up. It belongs to
+// a context, whose lock protects it; it must not be copied.
+type Sleeper struct {
+	ctx    *Context
+	asleep bool
+	naps   uint64 // how often somebody fell asleep, to tell old timers by
+	wake   chan *turn
+}
+
+// Init says whose lock protects the sleeper.
+func (s *Sleeper) Init(c *Context) {
+	s.ctx = c
+	s.wake = make(chan *turn)
+}
+
+// Forever is no time limit for [Sleeper.Sleep].
+const Forever time.Duration = -1
+
+// Sleep gives up the coroutine's turn and its guard until somebody calls
+// [Sleeper.Wake] or the given time has passed. Then it is on a turn again. A
+// coroutine without a turn takes one first.
+func (s *Sleeper) Sleep(co *Co, d time.Duration) {
+	co.TakeTurn(s.ctx)
+	s.asleep = true
+	s.naps++
+	nap := s.naps
+	t := co.turn
+	co.turn = nil
+	co.release()
+	close(t.left)
+	co.resume(s.wait(nap, d))
+}
+
+func (s *Sleeper) wait(nap uint64, d time.Duration) *turn {
+	if d >= 0 {
+		alarm := time.NewTimer(d)
+		defer alarm.Stop()
+		select {
+		case t := <-s.wake:
+			return t
+		case <-alarm.C:
+		}
+		s.ctx.Post(func(l *Lock) {
+			if s.naps == nap {
+				s.Wake(l)
+			}
+		})
+	}
+	return <-s.wake
+}
+
+// Asleep tells whether a coroutine sleeps. It is called with the context's lock.
+func (s *Sleeper) Asleep() bool { return s.asleep }
+
+// Wake lets the coroutine go on if it sleeps, and returns when it has ended or
+// waits again.
+func (s *Sleeper) Wake(l *Lock) {
+	l.mustHold()
+	if !s.asleep {
+		return
+	}
+	s.asleep = false
+	t := lend(s.ctx)
+	s.wake <- t
+	<-t.left
+}
