@@ -10,6 +10,7 @@ import (
 // Sections nest. The main context's lock is released while requests finish.
 func (n *Node) DrainedBegin(l *aio.Lock) {
 	n.graph.tracer.At(trace.GraphDrainBegin).Str("node", n.name).Send()
+	l.Settle()
 	n.drainedBegin()
 	aio.WaitWhile(l, n.busy)
 }

@@ -1,17 +1,27 @@
 package block
 
 // GraphDump is the whole graph for debugging, in the order in which it was
-// visited: backends first, then nodes from the oldest on.
+// visited: backends first, then jobs, then nodes from the oldest on.
 type GraphDump struct {
 	Nodes []GraphDumpNode
 	Edges []GraphDumpEdge
 }
 
-// GraphDumpNode is a node or a backend.
+// GraphDumpKind tells what an entry of the dump is.
+type GraphDumpKind uint8
+
+// The kinds.
+const (
+	DumpedNode GraphDumpKind = iota
+	DumpedBackend
+	DumpedJob
+)
+
+// GraphDumpNode is a node, a backend or a job.
 type GraphDumpNode struct {
-	ID      int
-	Backend bool
-	Name    string
+	ID   int
+	Kind GraphDumpKind
+	Name string
 }
 
 // GraphDumpEdge is an edge; Parent and Child are IDs.
@@ -26,14 +36,20 @@ type GraphDumpEdge struct {
 func (g *Graph) Dump() *GraphDump {
 	d := dumper{ids: make(map[any]int)}
 	g.Backends(func(b *Backend) bool {
-		d.node(b, true, b.label())
+		d.node(b, DumpedBackend, b.label())
 		if b.root != nil {
 			d.edge(b, b.root)
 		}
 		return true
 	})
+	for h := g.holders; h != nil; h = h.next {
+		d.node(h, DumpedJob, h.holder.Label())
+		for _, c := range h.edges {
+			d.edge(h, c)
+		}
+	}
 	g.NodesOldestFirst(func(n *Node) bool {
-		d.node(n, false, n.name)
+		d.node(n, DumpedNode, n.name)
 		for _, c := range n.children {
 			d.edge(n, c)
 		}
@@ -54,8 +70,8 @@ func (d *dumper) id(x any) int {
 	return d.ids[x]
 }
 
-func (d *dumper) node(x any, backend bool, name string) {
-	d.dump.Nodes = append(d.dump.Nodes, GraphDumpNode{d.id(x), backend, name})
+func (d *dumper) node(x any, kind GraphDumpKind, name string) {
+	d.dump.Nodes = append(d.dump.Nodes, GraphDumpNode{d.id(x), kind, name})
 }
 
 func (d *dumper) edge(parent any, c *Child) {

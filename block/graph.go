@@ -77,7 +77,9 @@ type Graph struct {
 	ctxMu sync.Mutex
 	extra []*aio.Context // contexts of iothreads
 
-	backends backendList
+	backends   backendList
+	holders    *Holding // the newest first
+	drainedAll int      // sections of all holders
 }
 
 // New makes an empty graph with its main context.
@@ -93,8 +95,9 @@ func New(cfg Config) *Graph {
 // readGuard gives coroutines the graph's read lock.
 type readGuard struct{ g *Graph }
 
-func (r readGuard) RLock()   { r.g.rw.RLock() }
-func (r readGuard) RUnlock() { r.g.rw.RUnlock() }
+func (r readGuard) TryRLock() bool { return r.g.rw.TryRLock() }
+func (r readGuard) RLock()         { r.g.rw.RLock() }
+func (r readGuard) RUnlock()       { r.g.rw.RUnlock() }
 
 // Main is the context in which commands run and the graph changes.
 func (g *Graph) Main() *aio.Context { return g.main }

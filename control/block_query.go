@@ -220,11 +220,7 @@ func (i *Instance) queryBlockGraph(*aio.Lock) (*schema.XDbgBlockGraph, error) {
 	dump := i.graph.Dump()
 	g := &schema.XDbgBlockGraph{}
 	for _, n := range slices.Backward(dump.Nodes) {
-		kind := schema.XDbgBlockGraphNodeTypeBlockDriver
-		if n.Backend {
-			kind = schema.XDbgBlockGraphNodeTypeBlockBackend
-		}
-		g.Nodes = append(g.Nodes, &schema.XDbgBlockGraphNode{Id: uint64(n.ID), Type: kind, Name: n.Name})
+		g.Nodes = append(g.Nodes, &schema.XDbgBlockGraphNode{Id: uint64(n.ID), Type: dumpedKinds[n.Kind], Name: n.Name})
 	}
 	for _, e := range slices.Backward(dump.Edges) {
 		g.Edges = append(g.Edges, &schema.XDbgBlockGraphEdge{
@@ -233,6 +229,12 @@ func (i *Instance) queryBlockGraph(*aio.Lock) (*schema.XDbgBlockGraph, error) {
 		})
 	}
 	return g, nil
+}
+
+var dumpedKinds = map[block.GraphDumpKind]schema.XDbgBlockGraphNodeType{
+	block.DumpedNode:    schema.XDbgBlockGraphNodeTypeBlockDriver,
+	block.DumpedBackend: schema.XDbgBlockGraphNodeTypeBlockBackend,
+	block.DumpedJob:     schema.XDbgBlockGraphNodeTypeBlockJob,
 }
 
 // permissions lists a set, the last of the enumeration first.

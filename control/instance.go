@@ -125,6 +125,7 @@ func New(cfg Config) *Instance {
 		TLSClient:      i.tlsClient,
 		SocketFD:       i.socketFD,
 	})
+	i.graph.Main().RunBetween(i.dispatcher.Turns())
 	i.exports = i.newExports()
 	i.objects = qom.NewTree(qom.Hooks{NewIOThread: i.newIOThread, NewMainLoop: i.newMainLoop}, qom.StorageDaemonTypes()...)
 	i.chardevs = chardev.NewSet(i.objects, chardev.Config{NamedFD: i.fdSource(), Info: func(line string) { cfg.Notice("info: " + line) }})

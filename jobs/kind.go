@@ -1,0 +1,75 @@
+package jobs
+
+import (
+	"github.com/qmpblock/qmpblock/block/aio"
+)
+
+// Type names a kind of jobs, as in the QAPI type JobType.
+type Type string
+
+// The types.
+const (
+	Commit Type = "commit"
+	Stream Type = "stream"
+	Mirror Type = "mirror"
+	Backup Type = "backup"
+	Create Type = "create"
+	Amend  Type = "amend"
+)
+
+// Kind is what makes one kind of jobs.
+type Kind interface {
+	Type() Type
+	// Run does the work, in a coroutine that begins on a turn of the main
+	// context. It calls [Job.PausePoint], [Job.Sleep] or [Job.Yield] often, and
+	// returns soon once [Job.Cancelled] tells so; which of the two it was does
+	// not matter then. After this, only the functions below are called.
+	Run(co *aio.Co, j *Job) error
+}
+
+// The abilities of a kind. They are called in the main context, unless they
+// take a coroutine.
+type (
+	// Preparer takes the last step that can fail. Until all jobs of the
+	// transaction have taken it nothing is final.
+	Preparer interface {
+		Prepare(l *aio.Lock, j *Job) error
+	}
+	// Committer makes the job's work final. It is called if all jobs of the
+	// transaction were successful.
+	Committer interface {
+		Commit(l *aio.Lock, j *Job)
+	}
+	// Aborter undoes the job's work. It is called in place of Commit.
+	Aborter interface {
+		Abort(l *aio.Lock, j *Job)
+	}
+	// Cleaner frees what the job needed. It is called behind Commit or Abort,
+	// also when the job was never started.
+	Cleaner interface {
+		Clean(l *aio.Lock, j *Job)
+	}
+	// Pauser is told before a pause begins, and when it is over.
+	Pauser interface {
+		Pause(co *aio.Co, j *Job)
+		Resume(co *aio.Co, j *Job)
+	}
+	// UserResumer is told that a user's pause ends.
+	UserResumer interface {
+		UserResume(l *aio.Lock, j *Job)
+	}
+	// Completer ends a job that is ready.
+	Completer interface {
+		Complete(l *aio.Lock, j *Job) error
+	}
+	// Canceller is told to stop, perhaps by force. It returns whether the job
+	// is cancelled by force after all; one that is ready may rather come to a
+	// good end. Without it, force is always used.
+	Canceller interface {
+		Cancel(l *aio.Lock, j *Job, force bool) bool
+	}
+	// Changer changes what options says while the job runs.
+	Changer interface {
+		Change(l *aio.Lock, j *Job, options any) error
+	}
+)
