@@ -38,6 +38,8 @@ func (d *Dispatcher) Execute(ctx context.Context, name string, args qjson.Value,
 	if c == nil {
 		return out, errUnknown(name)
 	}
+	d.turn.Lock()
+	defer d.turn.Unlock()
 	return d.run(ctx, c, args, out)
 }
 
@@ -46,9 +48,12 @@ func (d *Dispatcher) Execute(ctx context.Context, name string, args qjson.Value,
 // it may be the one that calls Shutdown.
 func (d *Dispatcher) Shutdown() { d.shut.Store(true) }
 
+// Turns is held by whoever runs a command, until the reply has its place among
+// the events: what others do between commands they do with this lock.
+func (d *Dispatcher) Turns() sync.Locker { return &d.turn }
+
+// run runs a command for somebody who holds the turn.
 func (d *Dispatcher) run(ctx context.Context, c *schema.Command, args qjson.Value, out []byte) ([]byte, error) {
-	d.turn.Lock()
-	defer d.turn.Unlock()
 	if d.shut.Load() {
 		return out, ErrShutdown
 	}

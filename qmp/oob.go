@@ -65,7 +65,7 @@ func (s *Session) readAhead(in *input, queue chan<- message, free <-chan *qjson.
 		}
 		if overtakes(v) {
 			reply = s.appendReply(reply[:0], v, nil)
-			if len(reply) == 0 || s.out.send(s.present(reply)) != nil {
+			if len(reply) == 0 || s.out.send(s.present(reply), nil) != nil {
 				return
 			}
 			continue

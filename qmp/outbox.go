@@ -39,26 +39,36 @@ func (o *outbox) init(w io.Writer) {
 }
 
 // send writes line and everything before it, and returns when that is done.
-func (o *outbox) send(line []byte) error {
+// placed, when not nil, is called as soon as nothing can come before line any
+// more.
+func (o *outbox) send(line []byte, placed func()) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.writing || len(o.queue) > 0 || o.err != nil {
 		o.add(line)
+		if placed != nil {
+			placed()
+		}
 		return o.wait()
 	}
 	o.writing = true
+	if placed != nil {
+		placed()
+	}
 	o.write(line)
 	o.finish()
 	return o.err
 }
 
 // put queues a reply that others will follow soon, so that they may be
-// written together. When many wait it returns after they were written.
-func (o *outbox) put(line []byte) error {
+// written together. When many wait it returns after they were written. placed
+// is called as send does.
+func (o *outbox) put(line []byte, placed func()) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	crowded := len(o.queue) > keepMemory
 	o.add(line)
+	placed()
 	if crowded {
 		return o.wait()
 	}

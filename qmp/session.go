@@ -30,6 +30,7 @@ type Session struct {
 
 	fds fds
 
+	turn  bool   // the session holds the dispatcher's turn
 	last  bool   // the current reply is the last one
 	after func() // runs behind it
 }
@@ -114,7 +115,7 @@ func (s *Session) run() (last bool) {
 		defer close(hungUp)
 		s.hangUp()
 	})
-	if s.out.send(s.present(s.monitor.greeting)) == nil {
+	if s.out.send(s.present(s.monitor.greeting), nil) == nil {
 		s.serve()
 	}
 	if s.unsubscribe != nil {
@@ -169,6 +170,7 @@ func (s *Session) serve() {
 // replies will follow soon. It returns false when the session is over.
 func (s *Session) answer(v qjson.Value, wrong error, more bool) bool {
 	s.reply = s.appendReply(s.reply[:0], v, wrong)
+	defer s.endTurn()
 	if len(s.reply) == 0 {
 		return false
 	}
@@ -191,15 +193,24 @@ func (s *Session) deliver(line []byte, more bool) bool {
 		return s.begin(line)
 	}
 	if more || s.last {
-		return s.out.put(line) == nil && !s.last
+		return s.out.put(line, s.endTurn) == nil && !s.last
 	}
-	return s.out.send(line) == nil
+	return s.out.send(line, s.endTurn) == nil
+}
+
+// endTurn lets others go on, if a command of the session has kept them waiting.
+func (s *Session) endTurn() {
+	if s.turn {
+		s.turn = false
+		s.monitor.Dispatcher.turn.Unlock()
+	}
 }
 
 // begin lets events in, the first right behind the reply that ends the
 // negotiation.
 func (s *Session) begin(reply []byte) bool {
 	s.unsubscribe = s.monitor.Events.subscribe(s.event, func() { _ = s.out.putEvent(reply) })
+	s.endTurn()
 	return s.out.flush() == nil
 }
 
@@ -234,6 +245,8 @@ func (s *Session) execute(r *request, out []byte) ([]byte, error) {
 	case c == nil:
 		return out, errUnknown(string(name))
 	case !r.oob:
+		d.turn.Lock()
+		s.turn = true
 		return d.run(s.ctx, c, r.args, out)
 	case !c.AllowOOB:
 		return out, qerr.New("The command %s does not support OOB", c.Name)

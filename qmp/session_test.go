@@ -352,6 +352,7 @@ func TestNoAllocations(t *testing.T) {
 		p.Feed(text)
 		v, _, err := p.Next()
 		session.reply = session.appendReply(session.reply[:0], v, err)
+		session.endTurn()
 		if !strings.HasSuffix(string(session.reply[len(session.reply)-16:]), "\"request-1\"}\r\n") {
 			t.Fatalf("%s", session.reply)
 		}
