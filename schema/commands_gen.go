@@ -12,6 +12,13 @@ const (
 	eventShutdown
 	eventStop
 	eventResume
+	eventJobStatusChange
+	commandJobPause
+	commandJobResume
+	commandJobCancel
+	commandJobComplete
+	commandJobDismiss
+	commandJobFinalize
 	commandQueryJobs
 	commandQueryBlock
 	commandQueryBlockstats
@@ -26,12 +33,27 @@ const (
 	commandBlockDirtyBitmapDisable
 	commandBlockDirtyBitmapMerge
 	commandXDebugBlockDirtyBitmapSha256
+	commandBlockJobSetSpeed
+	commandBlockJobCancel
+	commandBlockJobPause
+	commandBlockJobResume
+	commandBlockJobComplete
+	commandBlockJobDismiss
+	commandBlockJobFinalize
+	commandBlockJobChange
 	commandBlockdevAdd
 	commandBlockdevReopen
 	commandBlockdevDel
 	commandBlockdevSetActive
+	commandBlockdevCreate
+	commandXBlockdevAmend
 	eventBlockImageCorrupted
 	eventBlockIoError
+	eventBlockJobCompleted
+	eventBlockJobCancelled
+	eventBlockJobError
+	eventBlockJobReady
+	eventBlockJobPending
 	eventBlockWriteThreshold
 	commandBlockSetWriteThreshold
 	commandXBlockdevSetIothread
@@ -79,6 +101,12 @@ const (
 
 var commandInfos = [...]commandInfo{
 	{name: "query-status", order: commandQueryStatus, since: 0x000e, allowPreconfig: true},
+	{name: "job-pause", order: commandJobPause, since: 0x0300},
+	{name: "job-resume", order: commandJobResume, since: 0x0300},
+	{name: "job-cancel", order: commandJobCancel, since: 0x0300},
+	{name: "job-complete", order: commandJobComplete, since: 0x0300},
+	{name: "job-dismiss", order: commandJobDismiss, since: 0x0300},
+	{name: "job-finalize", order: commandJobFinalize, since: 0x0300},
 	{name: "query-jobs", order: commandQueryJobs, since: 0x0300},
 	{name: "query-block", order: commandQueryBlock, since: 0x000e, allowPreconfig: true},
 	{name: "query-blockstats", order: commandQueryBlockstats, since: 0x000e, allowPreconfig: true},
@@ -93,10 +121,20 @@ var commandInfos = [...]commandInfo{
 	{name: "block-dirty-bitmap-disable", order: commandBlockDirtyBitmapDisable, since: 0x0400, allowPreconfig: true},
 	{name: "block-dirty-bitmap-merge", order: commandBlockDirtyBitmapMerge, since: 0x0400, allowPreconfig: true},
 	{name: "x-debug-block-dirty-bitmap-sha256", order: commandXDebugBlockDirtyBitmapSha256, since: 0x020a, allowPreconfig: true, features: []string{"unstable"}},
+	{name: "block-job-set-speed", order: commandBlockJobSetSpeed, since: 0x0101, allowPreconfig: true},
+	{name: "block-job-cancel", order: commandBlockJobCancel, since: 0x0101, allowPreconfig: true},
+	{name: "block-job-pause", order: commandBlockJobPause, since: 0x0103, allowPreconfig: true},
+	{name: "block-job-resume", order: commandBlockJobResume, since: 0x0103, allowPreconfig: true},
+	{name: "block-job-complete", order: commandBlockJobComplete, since: 0x0103, allowPreconfig: true},
+	{name: "block-job-dismiss", order: commandBlockJobDismiss, since: 0x020c, allowPreconfig: true},
+	{name: "block-job-finalize", order: commandBlockJobFinalize, since: 0x020c, allowPreconfig: true},
+	{name: "block-job-change", order: commandBlockJobChange, since: 0x0802, allowPreconfig: true},
 	{name: "blockdev-add", order: commandBlockdevAdd, since: 0x0209, allowPreconfig: true},
 	{name: "blockdev-reopen", order: commandBlockdevReopen, since: 0x0601, allowPreconfig: true},
 	{name: "blockdev-del", order: commandBlockdevDel, since: 0x0209, allowPreconfig: true},
 	{name: "blockdev-set-active", order: commandBlockdevSetActive, since: 0x0a00, allowPreconfig: true},
+	{name: "blockdev-create", order: commandBlockdevCreate, since: 0x0300, allowPreconfig: true},
+	{name: "x-blockdev-amend", order: commandXBlockdevAmend, since: 0x0501, allowPreconfig: true, features: []string{"unstable"}},
 	{name: "block-set-write-threshold", order: commandBlockSetWriteThreshold, since: 0x0203, allowPreconfig: true},
 	{name: "x-blockdev-set-iothread", order: commandXBlockdevSetIothread, since: 0x020c, allowPreconfig: true, features: []string{"unstable"}},
 	{name: "nbd-server-start", order: commandNbdServerStart, since: 0x0103, allowPreconfig: true},
@@ -148,13 +186,61 @@ func (t *Table) QueryStatus(h func(context.Context) (*StatusInfo, error)) {
 	registerQuery(t, 0, h, returnObject)
 }
 
+// JobPause registers the handler of job-pause. Pauses a job that is at work.
+// It rests as soon as it can.
+//
+// Since QEMU 3.0.
+func (t *Table) JobPause(h func(context.Context, *JobPauseArguments) error) {
+	registerActionWith(t, 1, h)
+}
+
+// JobResume registers the handler of job-resume. Lets a job go on that its
+// user has paused.
+//
+// Since QEMU 3.0.
+func (t *Table) JobResume(h func(context.Context, *JobResumeArguments) error) {
+	registerActionWith(t, 2, h)
+}
+
+// JobCancel registers the handler of job-cancel. Ends a job at once, also one
+// that is ready. It is gone with what it did so far undone or left as it is.
+//
+// Since QEMU 3.0.
+func (t *Table) JobCancel(h func(context.Context, *JobCancelArguments) error) {
+	registerActionWith(t, 3, h)
+}
+
+// JobComplete registers the handler of job-complete. Ends a job that is ready
+// in the way it was made for.
+//
+// Since QEMU 3.0.
+func (t *Table) JobComplete(h func(context.Context, *JobCompleteArguments) error) {
+	registerActionWith(t, 4, h)
+}
+
+// JobDismiss registers the handler of job-dismiss. Takes a job that has
+// concluded off the list.
+//
+// Since QEMU 3.0.
+func (t *Table) JobDismiss(h func(context.Context, *JobDismissArguments) error) {
+	registerActionWith(t, 5, h)
+}
+
+// JobFinalize registers the handler of job-finalize. Lets a job that is
+// pending, and all others of its transaction, take the last step.
+//
+// Since QEMU 3.0.
+func (t *Table) JobFinalize(h func(context.Context, *JobFinalizeArguments) error) {
+	registerActionWith(t, 6, h)
+}
+
 // QueryJobs registers the handler of query-jobs. Lists the jobs.
 //
 // # It returns one entry for each job
 //
 // Since QEMU 3.0.
 func (t *Table) QueryJobs(h func(context.Context) ([]*JobInfo, error)) {
-	registerQuery(t, 1, h, returnList)
+	registerQuery(t, 7, h, returnList)
 }
 
 // QueryBlock registers the handler of query-block. Lists the devices of the
@@ -164,7 +250,7 @@ func (t *Table) QueryJobs(h func(context.Context) ([]*JobInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) QueryBlock(h func(context.Context) ([]*BlockInfo, error)) {
-	registerQuery(t, 2, h, returnList)
+	registerQuery(t, 8, h, returnList)
 }
 
 // QueryBlockstats registers the handler of query-blockstats. Tells what
@@ -174,7 +260,7 @@ func (t *Table) QueryBlock(h func(context.Context) ([]*BlockInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) QueryBlockstats(h func(context.Context, *QueryBlockstatsArguments) ([]*BlockStats, error)) {
-	registerQueryWith(t, 3, h, returnList)
+	registerQueryWith(t, 9, h, returnList)
 }
 
 // QueryBlockJobs registers the handler of query-block-jobs. Lists the block
@@ -184,7 +270,7 @@ func (t *Table) QueryBlockstats(h func(context.Context, *QueryBlockstatsArgument
 //
 // Since QEMU 1.1.
 func (t *Table) QueryBlockJobs(h func(context.Context) ([]*BlockJobInfo, error)) {
-	registerQuery(t, 4, h, returnList)
+	registerQuery(t, 10, h, returnList)
 }
 
 // BlockResize registers the handler of block_resize. Makes a node or device
@@ -192,7 +278,7 @@ func (t *Table) QueryBlockJobs(h func(context.Context) ([]*BlockJobInfo, error))
 //
 // Since QEMU 0.14.
 func (t *Table) BlockResize(h func(context.Context, *BlockResizeArguments) error) {
-	registerActionWith(t, 5, h)
+	registerActionWith(t, 11, h)
 }
 
 // QueryNamedBlockNodes registers the handler of query-named-block-nodes. Lists
@@ -202,7 +288,7 @@ func (t *Table) BlockResize(h func(context.Context, *BlockResizeArguments) error
 //
 // Since QEMU 2.0.
 func (t *Table) QueryNamedBlockNodes(h func(context.Context, *QueryNamedBlockNodesArguments) ([]*BlockDeviceInfo, error)) {
-	registerQueryWith(t, 6, h, returnList)
+	registerQueryWith(t, 12, h, returnList)
 }
 
 // XDebugQueryBlockGraph registers the handler of x-debug-query-block-graph.
@@ -212,7 +298,7 @@ func (t *Table) QueryNamedBlockNodes(h func(context.Context, *QueryNamedBlockNod
 //
 // Since QEMU 4.0.
 func (t *Table) XDebugQueryBlockGraph(h func(context.Context) (*XDbgBlockGraph, error)) {
-	registerQuery(t, 7, h, returnObject)
+	registerQuery(t, 13, h, returnObject)
 }
 
 // BlockDirtyBitmapAdd registers the handler of block-dirty-bitmap-add. Begins
@@ -220,7 +306,7 @@ func (t *Table) XDebugQueryBlockGraph(h func(context.Context) (*XDbgBlockGraph, 
 //
 // Since QEMU 2.4.
 func (t *Table) BlockDirtyBitmapAdd(h func(context.Context, *BlockDirtyBitmapAdd) error) {
-	registerActionWith(t, 8, h)
+	registerActionWith(t, 14, h)
 }
 
 // BlockDirtyBitmapRemove registers the handler of block-dirty-bitmap-remove.
@@ -228,7 +314,7 @@ func (t *Table) BlockDirtyBitmapAdd(h func(context.Context, *BlockDirtyBitmapAdd
 //
 // Since QEMU 2.4.
 func (t *Table) BlockDirtyBitmapRemove(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 9, h)
+	registerActionWith(t, 15, h)
 }
 
 // BlockDirtyBitmapClear registers the handler of block-dirty-bitmap-clear.
@@ -236,7 +322,7 @@ func (t *Table) BlockDirtyBitmapRemove(h func(context.Context, *BlockDirtyBitmap
 //
 // Since QEMU 2.4.
 func (t *Table) BlockDirtyBitmapClear(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 10, h)
+	registerActionWith(t, 16, h)
 }
 
 // BlockDirtyBitmapEnable registers the handler of block-dirty-bitmap-enable.
@@ -244,7 +330,7 @@ func (t *Table) BlockDirtyBitmapClear(h func(context.Context, *BlockDirtyBitmap)
 //
 // Since QEMU 4.0.
 func (t *Table) BlockDirtyBitmapEnable(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 11, h)
+	registerActionWith(t, 17, h)
 }
 
 // BlockDirtyBitmapDisable registers the handler of block-dirty-bitmap-disable.
@@ -252,7 +338,7 @@ func (t *Table) BlockDirtyBitmapEnable(h func(context.Context, *BlockDirtyBitmap
 //
 // Since QEMU 4.0.
 func (t *Table) BlockDirtyBitmapDisable(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 12, h)
+	registerActionWith(t, 18, h)
 }
 
 // BlockDirtyBitmapMerge registers the handler of block-dirty-bitmap-merge.
@@ -260,7 +346,7 @@ func (t *Table) BlockDirtyBitmapDisable(h func(context.Context, *BlockDirtyBitma
 //
 // Since QEMU 4.0.
 func (t *Table) BlockDirtyBitmapMerge(h func(context.Context, *BlockDirtyBitmapMerge) error) {
-	registerActionWith(t, 13, h)
+	registerActionWith(t, 19, h)
 }
 
 // XDebugBlockDirtyBitmapSha256 registers the handler of
@@ -270,14 +356,79 @@ func (t *Table) BlockDirtyBitmapMerge(h func(context.Context, *BlockDirtyBitmapM
 //
 // Since QEMU 2.10.
 func (t *Table) XDebugBlockDirtyBitmapSha256(h func(context.Context, *BlockDirtyBitmap) (*BlockDirtyBitmapSha256, error)) {
-	registerQueryWith(t, 14, h, returnObject)
+	registerQueryWith(t, 20, h, returnObject)
+}
+
+// BlockJobSetSpeed registers the handler of block-job-set-speed. Limits how
+// fast a block job works.
+//
+// Since QEMU 1.1.
+func (t *Table) BlockJobSetSpeed(h func(context.Context, *BlockJobSetSpeedArguments) error) {
+	registerActionWith(t, 21, h)
+}
+
+// BlockJobCancel registers the handler of block-job-cancel. Ends a block job
+// early. One that is ready may rather come to a good end, at the state its
+// disk has now.
+//
+// Since QEMU 1.1.
+func (t *Table) BlockJobCancel(h func(context.Context, *BlockJobCancelArguments) error) {
+	registerActionWith(t, 22, h)
+}
+
+// BlockJobPause registers the handler of block-job-pause. Pauses a block job
+// that is at work. It rests as soon as it can.
+//
+// Since QEMU 1.3.
+func (t *Table) BlockJobPause(h func(context.Context, *BlockJobPauseArguments) error) {
+	registerActionWith(t, 23, h)
+}
+
+// BlockJobResume registers the handler of block-job-resume. Lets a block job
+// go on that its user, or an error, has paused, and forgets the error.
+//
+// Since QEMU 1.3.
+func (t *Table) BlockJobResume(h func(context.Context, *BlockJobResumeArguments) error) {
+	registerActionWith(t, 24, h)
+}
+
+// BlockJobComplete registers the handler of block-job-complete. Ends a block
+// job that is ready in the way it was made for.
+//
+// Since QEMU 1.3.
+func (t *Table) BlockJobComplete(h func(context.Context, *BlockJobCompleteArguments) error) {
+	registerActionWith(t, 25, h)
+}
+
+// BlockJobDismiss registers the handler of block-job-dismiss. Takes a block
+// job that has concluded off the list.
+//
+// Since QEMU 2.12.
+func (t *Table) BlockJobDismiss(h func(context.Context, *BlockJobDismissArguments) error) {
+	registerActionWith(t, 26, h)
+}
+
+// BlockJobFinalize registers the handler of block-job-finalize. Lets a block
+// job that is pending, and all others of its transaction, take the last step.
+//
+// Since QEMU 2.12.
+func (t *Table) BlockJobFinalize(h func(context.Context, *BlockJobFinalizeArguments) error) {
+	registerActionWith(t, 27, h)
+}
+
+// BlockJobChange registers the handler of block-job-change. Changes a block
+// job while it runs.
+//
+// Since QEMU 8.2.
+func (t *Table) BlockJobChange(h func(context.Context, *BlockJobChangeOptions) error) {
+	registerActionWith(t, 28, h)
 }
 
 // BlockdevAdd registers the handler of blockdev-add. Opens a node.
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
-	registerActionWith(t, 15, h)
+	registerActionWith(t, 29, h)
 }
 
 // BlockdevReopen registers the handler of blockdev-reopen. Gives open nodes
@@ -286,7 +437,7 @@ func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
 //
 // Since QEMU 6.1.
 func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments) error) {
-	registerActionWith(t, 16, h)
+	registerActionWith(t, 30, h)
 }
 
 // BlockdevDel registers the handler of blockdev-del. Closes a node that
@@ -294,7 +445,7 @@ func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments)
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error) {
-	registerActionWith(t, 17, h)
+	registerActionWith(t, 31, h)
 }
 
 // BlockdevSetActive registers the handler of blockdev-set-active. Takes a node
@@ -303,7 +454,24 @@ func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error
 //
 // Since QEMU 10.0.
 func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArguments) error) {
-	registerActionWith(t, 18, h)
+	registerActionWith(t, 32, h)
+}
+
+// BlockdevCreate registers the handler of blockdev-create. Starts a job that
+// makes an image. It ends by itself and has to be dismissed.
+//
+// Since QEMU 3.0.
+func (t *Table) BlockdevCreate(h func(context.Context, *BlockdevCreateArguments) error) {
+	registerActionWith(t, 33, h)
+}
+
+// XBlockdevAmend registers the handler of x-blockdev-amend. Starts a job that
+// changes options of an image in use. It ends by itself and has to be
+// dismissed.
+//
+// Since QEMU 5.1.
+func (t *Table) XBlockdevAmend(h func(context.Context, *XBlockdevAmendArguments) error) {
+	registerActionWith(t, 34, h)
 }
 
 // BlockSetWriteThreshold registers the handler of block-set-write-threshold.
@@ -312,7 +480,7 @@ func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArgu
 //
 // Since QEMU 2.3.
 func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThresholdArguments) error) {
-	registerActionWith(t, 19, h)
+	registerActionWith(t, 35, h)
 }
 
 // XBlockdevSetIothread registers the handler of x-blockdev-set-iothread. Moves
@@ -320,7 +488,7 @@ func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThr
 //
 // Since QEMU 2.12.
 func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothreadArguments) error) {
-	registerActionWith(t, 20, h)
+	registerActionWith(t, 36, h)
 }
 
 // NbdServerStart registers the handler of nbd-server-start. Starts the NBD
@@ -328,7 +496,7 @@ func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothre
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) error) {
-	registerActionWith(t, 21, h)
+	registerActionWith(t, 37, h)
 }
 
 // NbdServerAdd registers the handler of nbd-server-add. Makes an NBD export
@@ -336,7 +504,7 @@ func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) 
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error) {
-	registerActionWith(t, 22, h)
+	registerActionWith(t, 38, h)
 }
 
 // NbdServerRemove registers the handler of nbd-server-remove. Removes an NBD
@@ -344,7 +512,7 @@ func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error
 //
 // Since QEMU 2.12.
 func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArguments) error) {
-	registerActionWith(t, 23, h)
+	registerActionWith(t, 39, h)
 }
 
 // NbdServerStop registers the handler of nbd-server-stop. Stops the NBD
@@ -352,14 +520,14 @@ func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArgument
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStop(h func(context.Context) error) {
-	registerAction(t, 24, h)
+	registerAction(t, 40, h)
 }
 
 // BlockExportAdd registers the handler of block-export-add. Makes an export.
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) error) {
-	registerActionWith(t, 25, h)
+	registerActionWith(t, 41, h)
 }
 
 // BlockExportDel registers the handler of block-export-del. Removes an export.
@@ -367,7 +535,7 @@ func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) erro
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments) error) {
-	registerActionWith(t, 26, h)
+	registerActionWith(t, 42, h)
 }
 
 // QueryBlockExports registers the handler of query-block-exports. Lists the
@@ -377,7 +545,7 @@ func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments)
 //
 // Since QEMU 5.2.
 func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, error)) {
-	registerQuery(t, 27, h, returnList)
+	registerQuery(t, 43, h, returnList)
 }
 
 // QueryChardev registers the handler of query-chardev. Lists the character
@@ -387,7 +555,7 @@ func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, e
 //
 // Since QEMU 0.14.
 func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
-	registerQuery(t, 28, h, returnList)
+	registerQuery(t, 44, h, returnList)
 }
 
 // QueryChardevBackends registers the handler of query-chardev-backends. Lists
@@ -397,7 +565,7 @@ func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
 //
 // Since QEMU 2.0.
 func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendInfo, error)) {
-	registerQuery(t, 29, h, returnList)
+	registerQuery(t, 45, h, returnList)
 }
 
 // RingbufWrite registers the handler of ringbuf-write. Writes to a ring
@@ -405,7 +573,7 @@ func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendI
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) error) {
-	registerActionWith(t, 30, h)
+	registerActionWith(t, 46, h)
 }
 
 // RingbufRead registers the handler of ringbuf-read. Takes bytes out of a ring
@@ -415,7 +583,7 @@ func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) err
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (string, error)) {
-	registerQueryWith(t, 31, h, returnScalar(appendString))
+	registerQueryWith(t, 47, h, returnScalar(appendString))
 }
 
 // ChardevAdd registers the handler of chardev-add. Makes a character device.
@@ -424,7 +592,7 @@ func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (stri
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 32, h, returnObject)
+	registerQueryWith(t, 48, h, returnObject)
 }
 
 // ChardevChange registers the handler of chardev-change. Replaces what stands
@@ -434,7 +602,7 @@ func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*Chard
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 33, h, returnObject)
+	registerQueryWith(t, 49, h, returnObject)
 }
 
 // ChardevRemove registers the handler of chardev-remove. Removes a character
@@ -442,7 +610,7 @@ func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) error) {
-	registerActionWith(t, 34, h)
+	registerActionWith(t, 50, h)
 }
 
 // ChardevSendBreak registers the handler of chardev-send-break. Sends a break
@@ -450,7 +618,7 @@ func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) e
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArguments) error) {
-	registerActionWith(t, 35, h)
+	registerActionWith(t, 51, h)
 }
 
 // QmpCapabilities registers the handler of qmp_capabilities. Ends the
@@ -458,7 +626,7 @@ func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArgume
 //
 // Since QEMU 0.13.
 func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArguments) error) {
-	registerActionWith(t, 36, h)
+	registerActionWith(t, 52, h)
 }
 
 // QueryVersion registers the handler of query-version. Tells the version of
@@ -468,7 +636,7 @@ func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArgument
 //
 // Since QEMU 0.14.
 func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
-	registerQuery(t, 37, h, returnObject)
+	registerQuery(t, 53, h, returnObject)
 }
 
 // QueryCommands registers the handler of query-commands. Lists the commands.
@@ -477,7 +645,7 @@ func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
-	registerQuery(t, 38, h, returnList)
+	registerQuery(t, 54, h, returnList)
 }
 
 // Quit registers the handler of quit. Ends the program. The reply is sent when
@@ -485,7 +653,7 @@ func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) Quit(h func(context.Context) error) {
-	registerAction(t, 39, h)
+	registerAction(t, 55, h)
 }
 
 // QueryQmpSchema registers the handler of query-qmp-schema. Describes all
@@ -496,7 +664,7 @@ func (t *Table) Quit(h func(context.Context) error) {
 //
 // Since QEMU 2.5.
 func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
-	registerQuery(t, 40, h, returnList)
+	registerQuery(t, 56, h, returnList)
 }
 
 // QomList registers the handler of qom-list. Lists the properties of an
@@ -506,7 +674,7 @@ func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
 //
 // Since QEMU 1.2.
 func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 41, h, returnList)
+	registerQueryWith(t, 57, h, returnList)
 }
 
 // QomGet registers the handler of qom-get. Reads a property.
@@ -515,14 +683,14 @@ func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPro
 //
 // Since QEMU 1.2.
 func (t *Table) QomGet(h func(context.Context, *QomGetArguments) (Any, error)) {
-	registerQueryWith(t, 42, h, returnScalar(appendAny))
+	registerQueryWith(t, 58, h, returnScalar(appendAny))
 }
 
 // QomSet registers the handler of qom-set. Changes a property.
 //
 // Since QEMU 1.2.
 func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
-	registerActionWith(t, 43, h)
+	registerActionWith(t, 59, h)
 }
 
 // QomListTypes registers the handler of qom-list-types. Lists types of
@@ -532,7 +700,7 @@ func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
 //
 // Since QEMU 1.1.
 func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]*ObjectTypeInfo, error)) {
-	registerQueryWith(t, 44, h, returnList)
+	registerQueryWith(t, 60, h, returnList)
 }
 
 // QomListProperties registers the handler of qom-list-properties. Lists the
@@ -543,14 +711,14 @@ func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]
 //
 // Since QEMU 2.12.
 func (t *Table) QomListProperties(h func(context.Context, *QomListPropertiesArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 45, h, returnList)
+	registerQueryWith(t, 61, h, returnList)
 }
 
 // ObjectAdd registers the handler of object-add. Makes an object.
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
-	registerActionWith(t, 46, h)
+	registerActionWith(t, 62, h)
 }
 
 // ObjectDel registers the handler of object-del. Removes an object that nobody
@@ -558,7 +726,7 @@ func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
-	registerActionWith(t, 47, h)
+	registerActionWith(t, 63, h)
 }
 
 // DeviceAdd registers the handler of device_add. Plugs in a device. Its
@@ -568,7 +736,7 @@ func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
 //
 // The arguments are not checked: the handler does that.
 func (t *Table) DeviceAdd(h RawHandler) {
-	t.register(48, h)
+	t.register(64, h)
 }
 
 // DeviceDel registers the handler of device_del. Asks for a device to be
@@ -577,7 +745,7 @@ func (t *Table) DeviceAdd(h RawHandler) {
 //
 // Since QEMU 0.14.
 func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
-	registerActionWith(t, 49, h)
+	registerActionWith(t, 65, h)
 }
 
 // Stop registers the handler of stop. Stops the machine. It has no effect on
@@ -585,14 +753,14 @@ func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Stop(h func(context.Context) error) {
-	registerAction(t, 50, h)
+	registerAction(t, 66, h)
 }
 
 // Cont registers the handler of cont. Lets the machine run.
 //
 // Since QEMU 0.14.
 func (t *Table) Cont(h func(context.Context) error) {
-	registerAction(t, 51, h)
+	registerAction(t, 67, h)
 }
 
 // HumanMonitorCommand registers the handler of human-monitor-command. Runs a
@@ -602,7 +770,7 @@ func (t *Table) Cont(h func(context.Context) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommandArguments) (string, error)) {
-	registerQueryWith(t, 52, h, returnScalar(appendString))
+	registerQueryWith(t, 68, h, returnScalar(appendString))
 }
 
 // Getfd registers the handler of getfd. Names the file descriptor that came
@@ -610,7 +778,7 @@ func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommand
 //
 // Since QEMU 0.14.
 func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
-	registerActionWith(t, 53, h)
+	registerActionWith(t, 69, h)
 }
 
 // Closefd registers the handler of closefd. Closes a descriptor that getfd
@@ -618,7 +786,7 @@ func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
-	registerActionWith(t, 54, h)
+	registerActionWith(t, 70, h)
 }
 
 // AddFd registers the handler of add-fd. Adds the file descriptor that came
@@ -628,7 +796,7 @@ func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, error)) {
-	registerQueryWith(t, 55, h, returnObject)
+	registerQueryWith(t, 71, h, returnObject)
 }
 
 // RemoveFd registers the handler of remove-fd. Takes descriptors out of a set.
@@ -636,7 +804,7 @@ func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, erro
 //
 // Since QEMU 1.2.
 func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
-	registerActionWith(t, 56, h)
+	registerActionWith(t, 72, h)
 }
 
 // QueryFdsets registers the handler of query-fdsets. Lists the sets of
@@ -646,5 +814,5 @@ func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) QueryFdsets(h func(context.Context) ([]*FdsetInfo, error)) {
-	registerQuery(t, 57, h, returnList)
+	registerQuery(t, 73, h, returnList)
 }

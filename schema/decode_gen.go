@@ -256,6 +256,79 @@ func DecodeTlsCredsX509Properties(v qjson.Value, mode Mode) (*TlsCredsX509Proper
 	return Decode[TlsCredsX509Properties](v, mode)
 }
 
+func (x *QCryptoBlockCreateOptionsLUKS) decodeMembers(d *decoder) bool {
+	return optional(d, "key-secret", &x.KeySecret, readString) &&
+		optional(d, "cipher-alg", &x.CipherAlg, readEnum[QCryptoCipherAlgo]) &&
+		optional(d, "cipher-mode", &x.CipherMode, readEnum[QCryptoCipherMode]) &&
+		optional(d, "ivgen-alg", &x.IvgenAlg, readEnum[QCryptoIVGenAlgo]) &&
+		optional(d, "ivgen-hash-alg", &x.IvgenHashAlg, readEnum[QCryptoHashAlgo]) &&
+		optional(d, "hash-alg", &x.HashAlg, readEnum[QCryptoHashAlgo]) &&
+		optional(d, "iter-time", &x.IterTime, readInt64)
+}
+
+// DecodeQCryptoBlockCreateOptionsLUKS is [Decode] for [QCryptoBlockCreateOptionsLUKS].
+func DecodeQCryptoBlockCreateOptionsLUKS(v qjson.Value, mode Mode) (*QCryptoBlockCreateOptionsLUKS, error) {
+	return Decode[QCryptoBlockCreateOptionsLUKS](v, mode)
+}
+
+func (x *QCryptoBlockCreateOptions) decodeMembers(d *decoder) bool {
+	return required(d, "format", &x.Format, readEnum[QCryptoBlockFormat]) &&
+		x.decodeVariant(d)
+}
+
+// DecodeQCryptoBlockCreateOptions is [Decode] for [QCryptoBlockCreateOptions].
+func DecodeQCryptoBlockCreateOptions(v qjson.Value, mode Mode) (*QCryptoBlockCreateOptions, error) {
+	return Decode[QCryptoBlockCreateOptions](v, mode)
+}
+
+func (x *QCryptoBlockCreateOptions) decodeVariant(d *decoder) bool {
+	switch x.Format {
+	case QCryptoBlockFormatQcow:
+		v := new(QCryptoBlockOptionsQCow)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case QCryptoBlockFormatLuks:
+		v := new(QCryptoBlockCreateOptionsLUKS)
+		x.Variant = v
+		return v.decodeMembers(d)
+	}
+	return true
+}
+
+func (x *QCryptoBlockAmendOptionsLUKS) decodeMembers(d *decoder) bool {
+	return required(d, "state", &x.State, readEnum[QCryptoBlockLUKSKeyslotState]) &&
+		optional(d, "new-secret", &x.NewSecret, readString) &&
+		optional(d, "old-secret", &x.OldSecret, readString) &&
+		optional(d, "keyslot", &x.Keyslot, readInt64) &&
+		optional(d, "iter-time", &x.IterTime, readInt64) &&
+		optional(d, "secret", &x.Secret, readString)
+}
+
+// DecodeQCryptoBlockAmendOptionsLUKS is [Decode] for [QCryptoBlockAmendOptionsLUKS].
+func DecodeQCryptoBlockAmendOptionsLUKS(v qjson.Value, mode Mode) (*QCryptoBlockAmendOptionsLUKS, error) {
+	return Decode[QCryptoBlockAmendOptionsLUKS](v, mode)
+}
+
+func (x *QCryptoBlockAmendOptions) decodeMembers(d *decoder) bool {
+	return required(d, "format", &x.Format, readEnum[QCryptoBlockFormat]) &&
+		x.decodeVariant(d)
+}
+
+// DecodeQCryptoBlockAmendOptions is [Decode] for [QCryptoBlockAmendOptions].
+func DecodeQCryptoBlockAmendOptions(v qjson.Value, mode Mode) (*QCryptoBlockAmendOptions, error) {
+	return Decode[QCryptoBlockAmendOptions](v, mode)
+}
+
+func (x *QCryptoBlockAmendOptions) decodeVariant(d *decoder) bool {
+	switch x.Format {
+	case QCryptoBlockFormatLuks:
+		v := new(QCryptoBlockAmendOptionsLUKS)
+		x.Variant = v
+		return v.decodeMembers(d)
+	}
+	return true
+}
+
 func (x *BlockDirtyBitmap) decodeMembers(d *decoder) bool {
 	return required(d, "node", &x.Node, readString) &&
 		required(d, "name", &x.Name, readString)
@@ -343,6 +416,36 @@ func (x *ThrottleGroupProperties) decodeMembers(d *decoder) bool {
 // DecodeThrottleGroupProperties is [Decode] for [ThrottleGroupProperties].
 func DecodeThrottleGroupProperties(v qjson.Value, mode Mode) (*ThrottleGroupProperties, error) {
 	return Decode[ThrottleGroupProperties](v, mode)
+}
+
+func (x *BlockJobChangeOptionsMirror) decodeMembers(d *decoder) bool {
+	return (d.version < V8_2 || required(d, "copy-mode", &x.CopyMode, readEnum[MirrorCopyMode]))
+}
+
+// DecodeBlockJobChangeOptionsMirror is [Decode] for [BlockJobChangeOptionsMirror].
+func DecodeBlockJobChangeOptionsMirror(v qjson.Value, mode Mode) (*BlockJobChangeOptionsMirror, error) {
+	return Decode[BlockJobChangeOptionsMirror](v, mode)
+}
+
+func (x *BlockJobChangeOptions) decodeMembers(d *decoder) bool {
+	return (d.version < V8_2 || required(d, "id", &x.Id, readString)) &&
+		(d.version < V8_2 || required(d, "type", &x.Type, readEnum[JobType])) &&
+		x.decodeVariant(d)
+}
+
+// DecodeBlockJobChangeOptions is [Decode] for [BlockJobChangeOptions].
+func DecodeBlockJobChangeOptions(v qjson.Value, mode Mode) (*BlockJobChangeOptions, error) {
+	return Decode[BlockJobChangeOptions](v, mode)
+}
+
+func (x *BlockJobChangeOptions) decodeVariant(d *decoder) bool {
+	switch x.Type {
+	case JobTypeMirror:
+		v := new(BlockJobChangeOptionsMirror)
+		x.Variant = v
+		return v.decodeMembers(d)
+	}
+	return true
 }
 
 func (x *BlockdevCacheOptions) decodeMembers(d *decoder) bool {
@@ -1125,6 +1228,357 @@ func (x *BlockdevOptions) decodeVariant(d *decoder) bool {
 		return v.decodeMembers(d)
 	case BlockdevDriverVvfat:
 		v := new(BlockdevOptionsVVFAT)
+		x.Variant = v
+		return v.decodeMembers(d)
+	}
+	return true
+}
+
+func (x *BlockdevCreateOptionsFile) decodeMembers(d *decoder) bool {
+	return required(d, "filename", &x.Filename, readString) &&
+		required(d, "size", &x.Size, readSize) &&
+		optional(d, "preallocation", &x.Preallocation, readEnum[PreallocMode]) &&
+		optional(d, "nocow", &x.Nocow, readBool) &&
+		optional(d, "extent-size-hint", &x.ExtentSizeHint, readSize)
+}
+
+// DecodeBlockdevCreateOptionsFile is [Decode] for [BlockdevCreateOptionsFile].
+func DecodeBlockdevCreateOptionsFile(v qjson.Value, mode Mode) (*BlockdevCreateOptionsFile, error) {
+	return Decode[BlockdevCreateOptionsFile](v, mode)
+}
+
+func (x *BlockdevCreateOptionsGluster) decodeMembers(d *decoder) bool {
+	return required(d, "location", &x.Location, readObject[BlockdevOptionsGluster]) &&
+		required(d, "size", &x.Size, readSize) &&
+		optional(d, "preallocation", &x.Preallocation, readEnum[PreallocMode])
+}
+
+// DecodeBlockdevCreateOptionsGluster is [Decode] for [BlockdevCreateOptionsGluster].
+func DecodeBlockdevCreateOptionsGluster(v qjson.Value, mode Mode) (*BlockdevCreateOptionsGluster, error) {
+	return Decode[BlockdevCreateOptionsGluster](v, mode)
+}
+
+func (x *BlockdevCreateOptionsLUKS) decodeMembers(d *decoder) bool {
+	return optional(d, "key-secret", &x.KeySecret, readString) &&
+		optional(d, "cipher-alg", &x.CipherAlg, readEnum[QCryptoCipherAlgo]) &&
+		optional(d, "cipher-mode", &x.CipherMode, readEnum[QCryptoCipherMode]) &&
+		optional(d, "ivgen-alg", &x.IvgenAlg, readEnum[QCryptoIVGenAlgo]) &&
+		optional(d, "ivgen-hash-alg", &x.IvgenHashAlg, readEnum[QCryptoHashAlgo]) &&
+		optional(d, "hash-alg", &x.HashAlg, readEnum[QCryptoHashAlgo]) &&
+		optional(d, "iter-time", &x.IterTime, readInt64) &&
+		optional(d, "file", &x.File, readAlternate[BlockdevRef]) &&
+		(d.version < V9_0 || optional(d, "header", &x.Header, readAlternate[BlockdevRef])) &&
+		required(d, "size", &x.Size, readSize) &&
+		optional(d, "preallocation", &x.Preallocation, readEnum[PreallocMode])
+}
+
+// DecodeBlockdevCreateOptionsLUKS is [Decode] for [BlockdevCreateOptionsLUKS].
+func DecodeBlockdevCreateOptionsLUKS(v qjson.Value, mode Mode) (*BlockdevCreateOptionsLUKS, error) {
+	return Decode[BlockdevCreateOptionsLUKS](v, mode)
+}
+
+func (x *BlockdevCreateOptionsNfs) decodeMembers(d *decoder) bool {
+	return required(d, "location", &x.Location, readObject[BlockdevOptionsNfs]) &&
+		required(d, "size", &x.Size, readSize)
+}
+
+// DecodeBlockdevCreateOptionsNfs is [Decode] for [BlockdevCreateOptionsNfs].
+func DecodeBlockdevCreateOptionsNfs(v qjson.Value, mode Mode) (*BlockdevCreateOptionsNfs, error) {
+	return Decode[BlockdevCreateOptionsNfs](v, mode)
+}
+
+func (x *BlockdevCreateOptionsParallels) decodeMembers(d *decoder) bool {
+	return required(d, "file", &x.File, readAlternate[BlockdevRef]) &&
+		required(d, "size", &x.Size, readSize) &&
+		optional(d, "cluster-size", &x.ClusterSize, readSize)
+}
+
+// DecodeBlockdevCreateOptionsParallels is [Decode] for [BlockdevCreateOptionsParallels].
+func DecodeBlockdevCreateOptionsParallels(v qjson.Value, mode Mode) (*BlockdevCreateOptionsParallels, error) {
+	return Decode[BlockdevCreateOptionsParallels](v, mode)
+}
+
+func (x *BlockdevCreateOptionsQcow) decodeMembers(d *decoder) bool {
+	return required(d, "file", &x.File, readAlternate[BlockdevRef]) &&
+		required(d, "size", &x.Size, readSize) &&
+		optional(d, "backing-file", &x.BackingFile, readString) &&
+		optional(d, "encrypt", &x.Encrypt, readObject[QCryptoBlockCreateOptions])
+}
+
+// DecodeBlockdevCreateOptionsQcow is [Decode] for [BlockdevCreateOptionsQcow].
+func DecodeBlockdevCreateOptionsQcow(v qjson.Value, mode Mode) (*BlockdevCreateOptionsQcow, error) {
+	return Decode[BlockdevCreateOptionsQcow](v, mode)
+}
+
+func (x *BlockdevCreateOptionsQcow2) decodeMembers(d *decoder) bool {
+	return required(d, "file", &x.File, readAlternate[BlockdevRef]) &&
+		optional(d, "data-file", &x.DataFile, readAlternate[BlockdevRef]) &&
+		optional(d, "data-file-raw", &x.DataFileRaw, readBool) &&
+		optional(d, "extended-l2", &x.ExtendedL2, readBool) &&
+		required(d, "size", &x.Size, readSize) &&
+		optional(d, "version", &x.Version, readEnum[BlockdevQcow2Version]) &&
+		optional(d, "backing-file", &x.BackingFile, readString) &&
+		optional(d, "backing-fmt", &x.BackingFmt, readEnum[BlockdevDriver]) &&
+		optional(d, "encrypt", &x.Encrypt, readObject[QCryptoBlockCreateOptions]) &&
+		optional(d, "cluster-size", &x.ClusterSize, readSize) &&
+		optional(d, "preallocation", &x.Preallocation, readEnum[PreallocMode]) &&
+		optional(d, "lazy-refcounts", &x.LazyRefcounts, readBool) &&
+		optional(d, "refcount-bits", &x.RefcountBits, readInt64) &&
+		optional(d, "compression-type", &x.CompressionType, readEnum[Qcow2CompressionType])
+}
+
+// DecodeBlockdevCreateOptionsQcow2 is [Decode] for [BlockdevCreateOptionsQcow2].
+func DecodeBlockdevCreateOptionsQcow2(v qjson.Value, mode Mode) (*BlockdevCreateOptionsQcow2, error) {
+	return Decode[BlockdevCreateOptionsQcow2](v, mode)
+}
+
+func (x *BlockdevCreateOptionsQed) decodeMembers(d *decoder) bool {
+	return required(d, "file", &x.File, readAlternate[BlockdevRef]) &&
+		required(d, "size", &x.Size, readSize) &&
+		optional(d, "backing-file", &x.BackingFile, readString) &&
+		optional(d, "backing-fmt", &x.BackingFmt, readEnum[BlockdevDriver]) &&
+		optional(d, "cluster-size", &x.ClusterSize, readSize) &&
+		optional(d, "table-size", &x.TableSize, readInt64)
+}
+
+// DecodeBlockdevCreateOptionsQed is [Decode] for [BlockdevCreateOptionsQed].
+func DecodeBlockdevCreateOptionsQed(v qjson.Value, mode Mode) (*BlockdevCreateOptionsQed, error) {
+	return Decode[BlockdevCreateOptionsQed](v, mode)
+}
+
+func (x *RbdEncryptionCreateOptionsLUKS) decodeMembers(d *decoder) bool {
+	return required(d, "key-secret", &x.KeySecret, readString) &&
+		optional(d, "cipher-alg", &x.CipherAlg, readEnum[QCryptoCipherAlgo])
+}
+
+// DecodeRbdEncryptionCreateOptionsLUKS is [Decode] for [RbdEncryptionCreateOptionsLUKS].
+func DecodeRbdEncryptionCreateOptionsLUKS(v qjson.Value, mode Mode) (*RbdEncryptionCreateOptionsLUKS, error) {
+	return Decode[RbdEncryptionCreateOptionsLUKS](v, mode)
+}
+
+func (x *RbdEncryptionCreateOptionsLUKS2) decodeMembers(d *decoder) bool {
+	return required(d, "key-secret", &x.KeySecret, readString) &&
+		optional(d, "cipher-alg", &x.CipherAlg, readEnum[QCryptoCipherAlgo])
+}
+
+// DecodeRbdEncryptionCreateOptionsLUKS2 is [Decode] for [RbdEncryptionCreateOptionsLUKS2].
+func DecodeRbdEncryptionCreateOptionsLUKS2(v qjson.Value, mode Mode) (*RbdEncryptionCreateOptionsLUKS2, error) {
+	return Decode[RbdEncryptionCreateOptionsLUKS2](v, mode)
+}
+
+func (x *RbdEncryptionCreateOptions) decodeMembers(d *decoder) bool {
+	return required(d, "format", &x.Format, readEnum[RbdImageEncryptionFormat]) &&
+		x.decodeVariant(d)
+}
+
+// DecodeRbdEncryptionCreateOptions is [Decode] for [RbdEncryptionCreateOptions].
+func DecodeRbdEncryptionCreateOptions(v qjson.Value, mode Mode) (*RbdEncryptionCreateOptions, error) {
+	return Decode[RbdEncryptionCreateOptions](v, mode)
+}
+
+func (x *RbdEncryptionCreateOptions) decodeVariant(d *decoder) bool {
+	switch x.Format {
+	case RbdImageEncryptionFormatLuks:
+		v := new(RbdEncryptionCreateOptionsLUKS)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case RbdImageEncryptionFormatLuks2:
+		v := new(RbdEncryptionCreateOptionsLUKS2)
+		x.Variant = v
+		return v.decodeMembers(d)
+	}
+	return true
+}
+
+func (x *BlockdevCreateOptionsRbd) decodeMembers(d *decoder) bool {
+	return required(d, "location", &x.Location, readObject[BlockdevOptionsRbd]) &&
+		required(d, "size", &x.Size, readSize) &&
+		optional(d, "cluster-size", &x.ClusterSize, readSize) &&
+		optional(d, "encrypt", &x.Encrypt, readObject[RbdEncryptionCreateOptions])
+}
+
+// DecodeBlockdevCreateOptionsRbd is [Decode] for [BlockdevCreateOptionsRbd].
+func DecodeBlockdevCreateOptionsRbd(v qjson.Value, mode Mode) (*BlockdevCreateOptionsRbd, error) {
+	return Decode[BlockdevCreateOptionsRbd](v, mode)
+}
+
+func (x *BlockdevCreateOptionsVmdk) decodeMembers(d *decoder) bool {
+	return required(d, "file", &x.File, readAlternate[BlockdevRef]) &&
+		required(d, "size", &x.Size, readSize) &&
+		optionalSlice(d, "extents", &x.Extents, readAlternates[BlockdevRef]) &&
+		optional(d, "subformat", &x.Subformat, readEnum[BlockdevVmdkSubformat]) &&
+		optional(d, "backing-file", &x.BackingFile, readString) &&
+		optional(d, "adapter-type", &x.AdapterType, readEnum[BlockdevVmdkAdapterType]) &&
+		optional(d, "hwversion", &x.Hwversion, readString) &&
+		optional(d, "toolsversion", &x.Toolsversion, readString) &&
+		optional(d, "zeroed-grain", &x.ZeroedGrain, readBool)
+}
+
+// DecodeBlockdevCreateOptionsVmdk is [Decode] for [BlockdevCreateOptionsVmdk].
+func DecodeBlockdevCreateOptionsVmdk(v qjson.Value, mode Mode) (*BlockdevCreateOptionsVmdk, error) {
+	return Decode[BlockdevCreateOptionsVmdk](v, mode)
+}
+
+func (x *BlockdevCreateOptionsSsh) decodeMembers(d *decoder) bool {
+	return required(d, "location", &x.Location, readObject[BlockdevOptionsSsh]) &&
+		required(d, "size", &x.Size, readSize)
+}
+
+// DecodeBlockdevCreateOptionsSsh is [Decode] for [BlockdevCreateOptionsSsh].
+func DecodeBlockdevCreateOptionsSsh(v qjson.Value, mode Mode) (*BlockdevCreateOptionsSsh, error) {
+	return Decode[BlockdevCreateOptionsSsh](v, mode)
+}
+
+func (x *BlockdevCreateOptionsVdi) decodeMembers(d *decoder) bool {
+	return required(d, "file", &x.File, readAlternate[BlockdevRef]) &&
+		required(d, "size", &x.Size, readSize) &&
+		optional(d, "preallocation", &x.Preallocation, readEnum[PreallocMode])
+}
+
+// DecodeBlockdevCreateOptionsVdi is [Decode] for [BlockdevCreateOptionsVdi].
+func DecodeBlockdevCreateOptionsVdi(v qjson.Value, mode Mode) (*BlockdevCreateOptionsVdi, error) {
+	return Decode[BlockdevCreateOptionsVdi](v, mode)
+}
+
+func (x *BlockdevCreateOptionsVhdx) decodeMembers(d *decoder) bool {
+	return required(d, "file", &x.File, readAlternate[BlockdevRef]) &&
+		required(d, "size", &x.Size, readSize) &&
+		optional(d, "log-size", &x.LogSize, readSize) &&
+		optional(d, "block-size", &x.BlockSize, readSize) &&
+		optional(d, "subformat", &x.Subformat, readEnum[BlockdevVhdxSubformat]) &&
+		optional(d, "block-state-zero", &x.BlockStateZero, readBool)
+}
+
+// DecodeBlockdevCreateOptionsVhdx is [Decode] for [BlockdevCreateOptionsVhdx].
+func DecodeBlockdevCreateOptionsVhdx(v qjson.Value, mode Mode) (*BlockdevCreateOptionsVhdx, error) {
+	return Decode[BlockdevCreateOptionsVhdx](v, mode)
+}
+
+func (x *BlockdevCreateOptionsVpc) decodeMembers(d *decoder) bool {
+	return required(d, "file", &x.File, readAlternate[BlockdevRef]) &&
+		required(d, "size", &x.Size, readSize) &&
+		optional(d, "subformat", &x.Subformat, readEnum[BlockdevVpcSubformat]) &&
+		optional(d, "force-size", &x.ForceSize, readBool)
+}
+
+// DecodeBlockdevCreateOptionsVpc is [Decode] for [BlockdevCreateOptionsVpc].
+func DecodeBlockdevCreateOptionsVpc(v qjson.Value, mode Mode) (*BlockdevCreateOptionsVpc, error) {
+	return Decode[BlockdevCreateOptionsVpc](v, mode)
+}
+
+func (x *BlockdevCreateOptions) decodeMembers(d *decoder) bool {
+	return required(d, "driver", &x.Driver, readEnum[BlockdevDriver]) &&
+		x.decodeVariant(d)
+}
+
+// DecodeBlockdevCreateOptions is [Decode] for [BlockdevCreateOptions].
+func DecodeBlockdevCreateOptions(v qjson.Value, mode Mode) (*BlockdevCreateOptions, error) {
+	return Decode[BlockdevCreateOptions](v, mode)
+}
+
+func (x *BlockdevCreateOptions) decodeVariant(d *decoder) bool {
+	switch x.Driver {
+	case BlockdevDriverFile:
+		v := new(BlockdevCreateOptionsFile)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverGluster:
+		v := new(BlockdevCreateOptionsGluster)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverLuks:
+		v := new(BlockdevCreateOptionsLUKS)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverNfs:
+		v := new(BlockdevCreateOptionsNfs)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverParallels:
+		v := new(BlockdevCreateOptionsParallels)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverQcow:
+		v := new(BlockdevCreateOptionsQcow)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverQcow2:
+		v := new(BlockdevCreateOptionsQcow2)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverQed:
+		v := new(BlockdevCreateOptionsQed)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverRbd:
+		v := new(BlockdevCreateOptionsRbd)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverSsh:
+		v := new(BlockdevCreateOptionsSsh)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverVdi:
+		v := new(BlockdevCreateOptionsVdi)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverVhdx:
+		v := new(BlockdevCreateOptionsVhdx)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverVmdk:
+		v := new(BlockdevCreateOptionsVmdk)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverVpc:
+		v := new(BlockdevCreateOptionsVpc)
+		x.Variant = v
+		return v.decodeMembers(d)
+	}
+	return true
+}
+
+func (x *BlockdevAmendOptionsLUKS) decodeMembers(d *decoder) bool {
+	return required(d, "state", &x.State, readEnum[QCryptoBlockLUKSKeyslotState]) &&
+		optional(d, "new-secret", &x.NewSecret, readString) &&
+		optional(d, "old-secret", &x.OldSecret, readString) &&
+		optional(d, "keyslot", &x.Keyslot, readInt64) &&
+		optional(d, "iter-time", &x.IterTime, readInt64) &&
+		optional(d, "secret", &x.Secret, readString)
+}
+
+// DecodeBlockdevAmendOptionsLUKS is [Decode] for [BlockdevAmendOptionsLUKS].
+func DecodeBlockdevAmendOptionsLUKS(v qjson.Value, mode Mode) (*BlockdevAmendOptionsLUKS, error) {
+	return Decode[BlockdevAmendOptionsLUKS](v, mode)
+}
+
+func (x *BlockdevAmendOptionsQcow2) decodeMembers(d *decoder) bool {
+	return optional(d, "encrypt", &x.Encrypt, readObject[QCryptoBlockAmendOptions])
+}
+
+// DecodeBlockdevAmendOptionsQcow2 is [Decode] for [BlockdevAmendOptionsQcow2].
+func DecodeBlockdevAmendOptionsQcow2(v qjson.Value, mode Mode) (*BlockdevAmendOptionsQcow2, error) {
+	return Decode[BlockdevAmendOptionsQcow2](v, mode)
+}
+
+func (x *BlockdevAmendOptions) decodeMembers(d *decoder) bool {
+	return required(d, "driver", &x.Driver, readEnum[BlockdevDriver]) &&
+		x.decodeVariant(d)
+}
+
+// DecodeBlockdevAmendOptions is [Decode] for [BlockdevAmendOptions].
+func DecodeBlockdevAmendOptions(v qjson.Value, mode Mode) (*BlockdevAmendOptions, error) {
+	return Decode[BlockdevAmendOptions](v, mode)
+}
+
+func (x *BlockdevAmendOptions) decodeVariant(d *decoder) bool {
+	switch x.Driver {
+	case BlockdevDriverLuks:
+		v := new(BlockdevAmendOptionsLUKS)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case BlockdevDriverQcow2:
+		v := new(BlockdevAmendOptionsQcow2)
 		x.Variant = v
 		return v.decodeMembers(d)
 	}
@@ -2383,6 +2837,30 @@ func (x *ObjectOptions) decodeVariant(d *decoder) bool {
 	return true
 }
 
+func (x *JobPauseArguments) decodeMembers(d *decoder) bool {
+	return required(d, "id", &x.Id, readString)
+}
+
+func (x *JobResumeArguments) decodeMembers(d *decoder) bool {
+	return required(d, "id", &x.Id, readString)
+}
+
+func (x *JobCancelArguments) decodeMembers(d *decoder) bool {
+	return required(d, "id", &x.Id, readString)
+}
+
+func (x *JobCompleteArguments) decodeMembers(d *decoder) bool {
+	return required(d, "id", &x.Id, readString)
+}
+
+func (x *JobDismissArguments) decodeMembers(d *decoder) bool {
+	return required(d, "id", &x.Id, readString)
+}
+
+func (x *JobFinalizeArguments) decodeMembers(d *decoder) bool {
+	return required(d, "id", &x.Id, readString)
+}
+
 func (x *QueryBlockstatsArguments) decodeMembers(d *decoder) bool {
 	return optional(d, "query-nodes", &x.QueryNodes, readBool)
 }
@@ -2397,6 +2875,36 @@ func (x *QueryNamedBlockNodesArguments) decodeMembers(d *decoder) bool {
 	return optional(d, "flat", &x.Flat, readBool)
 }
 
+func (x *BlockJobSetSpeedArguments) decodeMembers(d *decoder) bool {
+	return required(d, "device", &x.Device, readString) &&
+		required(d, "speed", &x.Speed, readInt64)
+}
+
+func (x *BlockJobCancelArguments) decodeMembers(d *decoder) bool {
+	return required(d, "device", &x.Device, readString) &&
+		optional(d, "force", &x.Force, readBool)
+}
+
+func (x *BlockJobPauseArguments) decodeMembers(d *decoder) bool {
+	return required(d, "device", &x.Device, readString)
+}
+
+func (x *BlockJobResumeArguments) decodeMembers(d *decoder) bool {
+	return required(d, "device", &x.Device, readString)
+}
+
+func (x *BlockJobCompleteArguments) decodeMembers(d *decoder) bool {
+	return required(d, "device", &x.Device, readString)
+}
+
+func (x *BlockJobDismissArguments) decodeMembers(d *decoder) bool {
+	return required(d, "id", &x.Id, readString)
+}
+
+func (x *BlockJobFinalizeArguments) decodeMembers(d *decoder) bool {
+	return required(d, "id", &x.Id, readString)
+}
+
 func (x *BlockdevReopenArguments) decodeMembers(d *decoder) bool {
 	return required(d, "options", &x.Options, readObjects[BlockdevOptions])
 }
@@ -2408,6 +2916,18 @@ func (x *BlockdevDelArguments) decodeMembers(d *decoder) bool {
 func (x *BlockdevSetActiveArguments) decodeMembers(d *decoder) bool {
 	return (d.version < V10_0 || optional(d, "node-name", &x.NodeName, readString)) &&
 		(d.version < V10_0 || required(d, "active", &x.Active, readBool))
+}
+
+func (x *BlockdevCreateArguments) decodeMembers(d *decoder) bool {
+	return required(d, "job-id", &x.JobId, readString) &&
+		required(d, "options", &x.Options, readObject[BlockdevCreateOptions])
+}
+
+func (x *XBlockdevAmendArguments) decodeMembers(d *decoder) bool {
+	return required(d, "job-id", &x.JobId, readString) &&
+		required(d, "node-name", &x.NodeName, readString) &&
+		required(d, "options", &x.Options, readObject[BlockdevAmendOptions]) &&
+		optional(d, "force", &x.Force, readBool)
 }
 
 func (x *BlockSetWriteThresholdArguments) decodeMembers(d *decoder) bool {

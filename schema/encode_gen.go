@@ -570,6 +570,140 @@ func (x *TlsCredsX509Properties) appendJSON(dst []byte, version Version) []byte 
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *QCryptoBlockCreateOptionsLUKS) AppendJSON(dst []byte) []byte {
+	return x.appendJSON(dst, Newest)
+}
+
+var qCryptoBlockCreateOptionsLUKSBuckets = []uint16{7, 79, 120, 161, 188, 377, 498}
+
+func (x *QCryptoBlockCreateOptionsLUKS) buckets() []uint16 {
+	return qCryptoBlockCreateOptionsLUKSBuckets
+}
+
+func (x *QCryptoBlockCreateOptionsLUKS) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // ivgen-alg
+		if x.IvgenAlg != nil {
+			return appendEnum(appendKey(dst, `"ivgen-alg": `), *x.IvgenAlg)
+		}
+	case 1: // hash-alg
+		if x.HashAlg != nil {
+			return appendEnum(appendKey(dst, `"hash-alg": `), *x.HashAlg)
+		}
+	case 2: // cipher-alg
+		if x.CipherAlg != nil {
+			return appendEnum(appendKey(dst, `"cipher-alg": `), *x.CipherAlg)
+		}
+	case 3: // iter-time
+		if x.IterTime != nil {
+			return qjson.AppendInt(appendKey(dst, `"iter-time": `), *x.IterTime)
+		}
+	case 4: // ivgen-hash-alg
+		if x.IvgenHashAlg != nil {
+			return appendEnum(appendKey(dst, `"ivgen-hash-alg": `), *x.IvgenHashAlg)
+		}
+	case 5: // cipher-mode
+		if x.CipherMode != nil {
+			return appendEnum(appendKey(dst, `"cipher-mode": `), *x.CipherMode)
+		}
+	case 6: // key-secret
+		if x.KeySecret != nil {
+			return appendString(appendKey(dst, `"key-secret": `), *x.KeySecret)
+		}
+	}
+	return dst
+}
+
+func (x *QCryptoBlockCreateOptionsLUKS) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *QCryptoBlockCreateOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var qCryptoBlockCreateOptionsBuckets = []uint16{337}
+
+func (x *QCryptoBlockCreateOptions) buckets() []uint16 { return qCryptoBlockCreateOptionsBuckets }
+
+func (x *QCryptoBlockCreateOptions) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // format
+		return appendEnum(appendKey(dst, `"format": `), x.Format)
+	}
+	return dst
+}
+
+func (x *QCryptoBlockCreateOptions) appendJSON(dst []byte, version Version) []byte {
+	if x.Variant == nil {
+		return appendMembers(dst, x, version)
+	}
+	return appendUnion(dst, x, x.Variant, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *QCryptoBlockAmendOptionsLUKS) AppendJSON(dst []byte) []byte {
+	return x.appendJSON(dst, Newest)
+}
+
+var qCryptoBlockAmendOptionsLUKSBuckets = []uint16{131, 159, 161, 256, 307, 318}
+
+func (x *QCryptoBlockAmendOptionsLUKS) buckets() []uint16 { return qCryptoBlockAmendOptionsLUKSBuckets }
+
+func (x *QCryptoBlockAmendOptionsLUKS) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // state
+		return appendEnum(appendKey(dst, `"state": `), x.State)
+	case 1: // keyslot
+		if x.Keyslot != nil {
+			return qjson.AppendInt(appendKey(dst, `"keyslot": `), *x.Keyslot)
+		}
+	case 2: // iter-time
+		if x.IterTime != nil {
+			return qjson.AppendInt(appendKey(dst, `"iter-time": `), *x.IterTime)
+		}
+	case 3: // secret
+		if x.Secret != nil {
+			return appendString(appendKey(dst, `"secret": `), *x.Secret)
+		}
+	case 4: // new-secret
+		if x.NewSecret != nil {
+			return appendString(appendKey(dst, `"new-secret": `), *x.NewSecret)
+		}
+	case 5: // old-secret
+		if x.OldSecret != nil {
+			return appendString(appendKey(dst, `"old-secret": `), *x.OldSecret)
+		}
+	}
+	return dst
+}
+
+func (x *QCryptoBlockAmendOptionsLUKS) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *QCryptoBlockAmendOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var qCryptoBlockAmendOptionsBuckets = []uint16{337}
+
+func (x *QCryptoBlockAmendOptions) buckets() []uint16 { return qCryptoBlockAmendOptionsBuckets }
+
+func (x *QCryptoBlockAmendOptions) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // format
+		return appendEnum(appendKey(dst, `"format": `), x.Format)
+	}
+	return dst
+}
+
+func (x *QCryptoBlockAmendOptions) appendJSON(dst []byte, version Version) []byte {
+	if x.Variant == nil {
+		return appendMembers(dst, x, version)
+	}
+	return appendUnion(dst, x, x.Variant, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *JobInfo) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *JobInfo) appendJSON(dst []byte, _ Version) []byte {
@@ -1543,6 +1677,55 @@ func (x *ThrottleGroupProperties) appendMember(dst []byte, i int, version Versio
 
 func (x *ThrottleGroupProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockJobChangeOptionsMirror) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockJobChangeOptionsMirrorBuckets = []uint16{485}
+
+func (x *BlockJobChangeOptionsMirror) buckets() []uint16 { return blockJobChangeOptionsMirrorBuckets }
+
+func (x *BlockJobChangeOptionsMirror) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // copy-mode
+		if version >= V8_2 {
+			return appendEnum(appendKey(dst, `"copy-mode": `), x.CopyMode)
+		}
+	}
+	return dst
+}
+
+func (x *BlockJobChangeOptionsMirror) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockJobChangeOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockJobChangeOptionsBuckets = []uint16{425, 486}
+
+func (x *BlockJobChangeOptions) buckets() []uint16 { return blockJobChangeOptionsBuckets }
+
+func (x *BlockJobChangeOptions) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // type
+		if version >= V8_2 {
+			return appendEnum(appendKey(dst, `"type": `), x.Type)
+		}
+	case 1: // id
+		if version >= V8_2 {
+			return appendString(appendKey(dst, `"id": `), x.Id)
+		}
+	}
+	return dst
+}
+
+func (x *BlockJobChangeOptions) appendJSON(dst []byte, version Version) []byte {
+	if x.Variant == nil {
+		return appendMembers(dst, x, version)
+	}
+	return appendUnion(dst, x, x.Variant, version)
 }
 
 // AppendJSON appends the value as a monitor prints it.
@@ -2943,6 +3126,680 @@ func (x *BlockdevOptions) appendMember(dst []byte, i int, version Version) []byt
 }
 
 func (x *BlockdevOptions) appendJSON(dst []byte, version Version) []byte {
+	if x.Variant == nil {
+		return appendMembers(dst, x, version)
+	}
+	return appendUnion(dst, x, x.Variant, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsFile) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsFileBuckets = []uint16{180, 313, 318, 318, 396}
+
+func (x *BlockdevCreateOptionsFile) buckets() []uint16 { return blockdevCreateOptionsFileBuckets }
+
+func (x *BlockdevCreateOptionsFile) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // extent-size-hint
+		if x.ExtentSizeHint != nil {
+			return qjson.AppendUint(appendKey(dst, `"extent-size-hint": `), *x.ExtentSizeHint)
+		}
+	case 1: // filename
+		return appendString(appendKey(dst, `"filename": `), x.Filename)
+	case 2: // preallocation
+		if x.Preallocation != nil {
+			return appendEnum(appendKey(dst, `"preallocation": `), *x.Preallocation)
+		}
+	case 3: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	case 4: // nocow
+		if x.Nocow != nil {
+			return qjson.AppendBool(appendKey(dst, `"nocow": `), *x.Nocow)
+		}
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsFile) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsGluster) AppendJSON(dst []byte) []byte {
+	return x.appendJSON(dst, Newest)
+}
+
+var blockdevCreateOptionsGlusterBuckets = []uint16{43, 318, 318}
+
+func (x *BlockdevCreateOptionsGluster) buckets() []uint16 { return blockdevCreateOptionsGlusterBuckets }
+
+func (x *BlockdevCreateOptionsGluster) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // location
+		return x.Location.appendJSON(appendKey(dst, `"location": `), version)
+	case 1: // preallocation
+		if x.Preallocation != nil {
+			return appendEnum(appendKey(dst, `"preallocation": `), *x.Preallocation)
+		}
+	case 2: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsGluster) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsLUKS) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsLUKSBuckets = []uint16{7, 79, 120, 161, 187, 188, 318, 318, 377, 463, 498}
+
+func (x *BlockdevCreateOptionsLUKS) buckets() []uint16 { return blockdevCreateOptionsLUKSBuckets }
+
+func (x *BlockdevCreateOptionsLUKS) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // ivgen-alg
+		if x.IvgenAlg != nil {
+			return appendEnum(appendKey(dst, `"ivgen-alg": `), *x.IvgenAlg)
+		}
+	case 1: // hash-alg
+		if x.HashAlg != nil {
+			return appendEnum(appendKey(dst, `"hash-alg": `), *x.HashAlg)
+		}
+	case 2: // cipher-alg
+		if x.CipherAlg != nil {
+			return appendEnum(appendKey(dst, `"cipher-alg": `), *x.CipherAlg)
+		}
+	case 3: // iter-time
+		if x.IterTime != nil {
+			return qjson.AppendInt(appendKey(dst, `"iter-time": `), *x.IterTime)
+		}
+	case 4: // header
+		if version >= V9_0 && x.Header != nil {
+			return x.Header.appendJSON(appendKey(dst, `"header": `), version)
+		}
+	case 5: // ivgen-hash-alg
+		if x.IvgenHashAlg != nil {
+			return appendEnum(appendKey(dst, `"ivgen-hash-alg": `), *x.IvgenHashAlg)
+		}
+	case 6: // preallocation
+		if x.Preallocation != nil {
+			return appendEnum(appendKey(dst, `"preallocation": `), *x.Preallocation)
+		}
+	case 7: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	case 8: // cipher-mode
+		if x.CipherMode != nil {
+			return appendEnum(appendKey(dst, `"cipher-mode": `), *x.CipherMode)
+		}
+	case 9: // file
+		if x.File != nil {
+			return x.File.appendJSON(appendKey(dst, `"file": `), version)
+		}
+	case 10: // key-secret
+		if x.KeySecret != nil {
+			return appendString(appendKey(dst, `"key-secret": `), *x.KeySecret)
+		}
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsLUKS) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsNfs) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsNfsBuckets = []uint16{43, 318}
+
+func (x *BlockdevCreateOptionsNfs) buckets() []uint16 { return blockdevCreateOptionsNfsBuckets }
+
+func (x *BlockdevCreateOptionsNfs) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // location
+		return x.Location.appendJSON(appendKey(dst, `"location": `), version)
+	case 1: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsNfs) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsParallels) AppendJSON(dst []byte) []byte {
+	return x.appendJSON(dst, Newest)
+}
+
+var blockdevCreateOptionsParallelsBuckets = []uint16{316, 318, 463}
+
+func (x *BlockdevCreateOptionsParallels) buckets() []uint16 {
+	return blockdevCreateOptionsParallelsBuckets
+}
+
+func (x *BlockdevCreateOptionsParallels) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // cluster-size
+		if x.ClusterSize != nil {
+			return qjson.AppendUint(appendKey(dst, `"cluster-size": `), *x.ClusterSize)
+		}
+	case 1: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	case 2: // file
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsParallels) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsQcow) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsQcowBuckets = []uint16{318, 339, 399, 463}
+
+func (x *BlockdevCreateOptionsQcow) buckets() []uint16 { return blockdevCreateOptionsQcowBuckets }
+
+func (x *BlockdevCreateOptionsQcow) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	case 1: // encrypt
+		if x.Encrypt != nil {
+			return x.Encrypt.appendJSON(appendKey(dst, `"encrypt": `), version)
+		}
+	case 2: // backing-file
+		if x.BackingFile != nil {
+			return appendString(appendKey(dst, `"backing-file": `), *x.BackingFile)
+		}
+	case 3: // file
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsQcow) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsQcow2) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsQcow2Buckets = []uint16{88, 107, 122, 182, 184, 316, 318, 318, 330, 339, 354, 399, 463, 503}
+
+func (x *BlockdevCreateOptionsQcow2) buckets() []uint16 { return blockdevCreateOptionsQcow2Buckets }
+
+func (x *BlockdevCreateOptionsQcow2) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // compression-type
+		if x.CompressionType != nil {
+			return appendEnum(appendKey(dst, `"compression-type": `), *x.CompressionType)
+		}
+	case 1: // lazy-refcounts
+		if x.LazyRefcounts != nil {
+			return qjson.AppendBool(appendKey(dst, `"lazy-refcounts": `), *x.LazyRefcounts)
+		}
+	case 2: // refcount-bits
+		if x.RefcountBits != nil {
+			return qjson.AppendInt(appendKey(dst, `"refcount-bits": `), *x.RefcountBits)
+		}
+	case 3: // data-file
+		if x.DataFile != nil {
+			return x.DataFile.appendJSON(appendKey(dst, `"data-file": `), version)
+		}
+	case 4: // version
+		if x.Version != nil {
+			return appendEnum(appendKey(dst, `"version": `), *x.Version)
+		}
+	case 5: // cluster-size
+		if x.ClusterSize != nil {
+			return qjson.AppendUint(appendKey(dst, `"cluster-size": `), *x.ClusterSize)
+		}
+	case 6: // preallocation
+		if x.Preallocation != nil {
+			return appendEnum(appendKey(dst, `"preallocation": `), *x.Preallocation)
+		}
+	case 7: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	case 8: // backing-fmt
+		if x.BackingFmt != nil {
+			return appendEnum(appendKey(dst, `"backing-fmt": `), *x.BackingFmt)
+		}
+	case 9: // encrypt
+		if x.Encrypt != nil {
+			return x.Encrypt.appendJSON(appendKey(dst, `"encrypt": `), version)
+		}
+	case 10: // data-file-raw
+		if x.DataFileRaw != nil {
+			return qjson.AppendBool(appendKey(dst, `"data-file-raw": `), *x.DataFileRaw)
+		}
+	case 11: // backing-file
+		if x.BackingFile != nil {
+			return appendString(appendKey(dst, `"backing-file": `), *x.BackingFile)
+		}
+	case 12: // file
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
+	case 13: // extended-l2
+		if x.ExtendedL2 != nil {
+			return qjson.AppendBool(appendKey(dst, `"extended-l2": `), *x.ExtendedL2)
+		}
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsQcow2) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsQed) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsQedBuckets = []uint16{316, 318, 330, 357, 399, 463}
+
+func (x *BlockdevCreateOptionsQed) buckets() []uint16 { return blockdevCreateOptionsQedBuckets }
+
+func (x *BlockdevCreateOptionsQed) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // cluster-size
+		if x.ClusterSize != nil {
+			return qjson.AppendUint(appendKey(dst, `"cluster-size": `), *x.ClusterSize)
+		}
+	case 1: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	case 2: // backing-fmt
+		if x.BackingFmt != nil {
+			return appendEnum(appendKey(dst, `"backing-fmt": `), *x.BackingFmt)
+		}
+	case 3: // table-size
+		if x.TableSize != nil {
+			return qjson.AppendInt(appendKey(dst, `"table-size": `), *x.TableSize)
+		}
+	case 4: // backing-file
+		if x.BackingFile != nil {
+			return appendString(appendKey(dst, `"backing-file": `), *x.BackingFile)
+		}
+	case 5: // file
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsQed) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *RbdEncryptionCreateOptionsLUKS) AppendJSON(dst []byte) []byte {
+	return x.appendJSON(dst, Newest)
+}
+
+var rbdEncryptionCreateOptionsLUKSBuckets = []uint16{120, 498}
+
+func (x *RbdEncryptionCreateOptionsLUKS) buckets() []uint16 {
+	return rbdEncryptionCreateOptionsLUKSBuckets
+}
+
+func (x *RbdEncryptionCreateOptionsLUKS) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // cipher-alg
+		if x.CipherAlg != nil {
+			return appendEnum(appendKey(dst, `"cipher-alg": `), *x.CipherAlg)
+		}
+	case 1: // key-secret
+		return appendString(appendKey(dst, `"key-secret": `), x.KeySecret)
+	}
+	return dst
+}
+
+func (x *RbdEncryptionCreateOptionsLUKS) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *RbdEncryptionCreateOptionsLUKS2) AppendJSON(dst []byte) []byte {
+	return x.appendJSON(dst, Newest)
+}
+
+var rbdEncryptionCreateOptionsLUKS2Buckets = []uint16{120, 498}
+
+func (x *RbdEncryptionCreateOptionsLUKS2) buckets() []uint16 {
+	return rbdEncryptionCreateOptionsLUKS2Buckets
+}
+
+func (x *RbdEncryptionCreateOptionsLUKS2) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // cipher-alg
+		if x.CipherAlg != nil {
+			return appendEnum(appendKey(dst, `"cipher-alg": `), *x.CipherAlg)
+		}
+	case 1: // key-secret
+		return appendString(appendKey(dst, `"key-secret": `), x.KeySecret)
+	}
+	return dst
+}
+
+func (x *RbdEncryptionCreateOptionsLUKS2) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *RbdEncryptionCreateOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var rbdEncryptionCreateOptionsBuckets = []uint16{337}
+
+func (x *RbdEncryptionCreateOptions) buckets() []uint16 { return rbdEncryptionCreateOptionsBuckets }
+
+func (x *RbdEncryptionCreateOptions) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // format
+		return appendEnum(appendKey(dst, `"format": `), x.Format)
+	}
+	return dst
+}
+
+func (x *RbdEncryptionCreateOptions) appendJSON(dst []byte, version Version) []byte {
+	if x.Variant == nil {
+		return appendMembers(dst, x, version)
+	}
+	return appendUnion(dst, x, x.Variant, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsRbd) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsRbdBuckets = []uint16{43, 316, 318, 339}
+
+func (x *BlockdevCreateOptionsRbd) buckets() []uint16 { return blockdevCreateOptionsRbdBuckets }
+
+func (x *BlockdevCreateOptionsRbd) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // location
+		return x.Location.appendJSON(appendKey(dst, `"location": `), version)
+	case 1: // cluster-size
+		if x.ClusterSize != nil {
+			return qjson.AppendUint(appendKey(dst, `"cluster-size": `), *x.ClusterSize)
+		}
+	case 2: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	case 3: // encrypt
+		if x.Encrypt != nil {
+			return x.Encrypt.appendJSON(appendKey(dst, `"encrypt": `), version)
+		}
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsRbd) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsVmdk) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsVmdkBuckets = []uint16{9, 174, 318, 384, 387, 399, 427, 439, 463}
+
+func (x *BlockdevCreateOptionsVmdk) buckets() []uint16 { return blockdevCreateOptionsVmdkBuckets }
+
+func (x *BlockdevCreateOptionsVmdk) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // toolsversion
+		if x.Toolsversion != nil {
+			return appendString(appendKey(dst, `"toolsversion": `), *x.Toolsversion)
+		}
+	case 1: // adapter-type
+		if x.AdapterType != nil {
+			return appendEnum(appendKey(dst, `"adapter-type": `), *x.AdapterType)
+		}
+	case 2: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	case 3: // hwversion
+		if x.Hwversion != nil {
+			return appendString(appendKey(dst, `"hwversion": `), *x.Hwversion)
+		}
+	case 4: // subformat
+		if x.Subformat != nil {
+			return appendEnum(appendKey(dst, `"subformat": `), *x.Subformat)
+		}
+	case 5: // backing-file
+		if x.BackingFile != nil {
+			return appendString(appendKey(dst, `"backing-file": `), *x.BackingFile)
+		}
+	case 6: // extents
+		if x.Extents != nil {
+			return appendList(appendKey(dst, `"extents": `), x.Extents, version)
+		}
+	case 7: // zeroed-grain
+		if x.ZeroedGrain != nil {
+			return qjson.AppendBool(appendKey(dst, `"zeroed-grain": `), *x.ZeroedGrain)
+		}
+	case 8: // file
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsVmdk) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsSsh) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsSshBuckets = []uint16{43, 318}
+
+func (x *BlockdevCreateOptionsSsh) buckets() []uint16 { return blockdevCreateOptionsSshBuckets }
+
+func (x *BlockdevCreateOptionsSsh) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // location
+		return x.Location.appendJSON(appendKey(dst, `"location": `), version)
+	case 1: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsSsh) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsVdi) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsVdiBuckets = []uint16{318, 318, 463}
+
+func (x *BlockdevCreateOptionsVdi) buckets() []uint16 { return blockdevCreateOptionsVdiBuckets }
+
+func (x *BlockdevCreateOptionsVdi) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // preallocation
+		if x.Preallocation != nil {
+			return appendEnum(appendKey(dst, `"preallocation": `), *x.Preallocation)
+		}
+	case 1: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	case 2: // file
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsVdi) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsVhdx) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsVhdxBuckets = []uint16{107, 255, 318, 353, 387, 463}
+
+func (x *BlockdevCreateOptionsVhdx) buckets() []uint16 { return blockdevCreateOptionsVhdxBuckets }
+
+func (x *BlockdevCreateOptionsVhdx) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // log-size
+		if x.LogSize != nil {
+			return qjson.AppendUint(appendKey(dst, `"log-size": `), *x.LogSize)
+		}
+	case 1: // block-size
+		if x.BlockSize != nil {
+			return qjson.AppendUint(appendKey(dst, `"block-size": `), *x.BlockSize)
+		}
+	case 2: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	case 3: // block-state-zero
+		if x.BlockStateZero != nil {
+			return qjson.AppendBool(appendKey(dst, `"block-state-zero": `), *x.BlockStateZero)
+		}
+	case 4: // subformat
+		if x.Subformat != nil {
+			return appendEnum(appendKey(dst, `"subformat": `), *x.Subformat)
+		}
+	case 5: // file
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsVhdx) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptionsVpc) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsVpcBuckets = []uint16{203, 318, 387, 463}
+
+func (x *BlockdevCreateOptionsVpc) buckets() []uint16 { return blockdevCreateOptionsVpcBuckets }
+
+func (x *BlockdevCreateOptionsVpc) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // force-size
+		if x.ForceSize != nil {
+			return qjson.AppendBool(appendKey(dst, `"force-size": `), *x.ForceSize)
+		}
+	case 1: // size
+		return qjson.AppendUint(appendKey(dst, `"size": `), x.Size)
+	case 2: // subformat
+		if x.Subformat != nil {
+			return appendEnum(appendKey(dst, `"subformat": `), *x.Subformat)
+		}
+	case 3: // file
+		return x.File.appendJSON(appendKey(dst, `"file": `), version)
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptionsVpc) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevCreateOptionsBuckets = []uint16{239}
+
+func (x *BlockdevCreateOptions) buckets() []uint16 { return blockdevCreateOptionsBuckets }
+
+func (x *BlockdevCreateOptions) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // driver
+		return appendEnum(appendKey(dst, `"driver": `), x.Driver)
+	}
+	return dst
+}
+
+func (x *BlockdevCreateOptions) appendJSON(dst []byte, version Version) []byte {
+	if x.Variant == nil {
+		return appendMembers(dst, x, version)
+	}
+	return appendUnion(dst, x, x.Variant, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevAmendOptionsLUKS) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevAmendOptionsLUKSBuckets = []uint16{131, 159, 161, 256, 307, 318}
+
+func (x *BlockdevAmendOptionsLUKS) buckets() []uint16 { return blockdevAmendOptionsLUKSBuckets }
+
+func (x *BlockdevAmendOptionsLUKS) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // state
+		return appendEnum(appendKey(dst, `"state": `), x.State)
+	case 1: // keyslot
+		if x.Keyslot != nil {
+			return qjson.AppendInt(appendKey(dst, `"keyslot": `), *x.Keyslot)
+		}
+	case 2: // iter-time
+		if x.IterTime != nil {
+			return qjson.AppendInt(appendKey(dst, `"iter-time": `), *x.IterTime)
+		}
+	case 3: // secret
+		if x.Secret != nil {
+			return appendString(appendKey(dst, `"secret": `), *x.Secret)
+		}
+	case 4: // new-secret
+		if x.NewSecret != nil {
+			return appendString(appendKey(dst, `"new-secret": `), *x.NewSecret)
+		}
+	case 5: // old-secret
+		if x.OldSecret != nil {
+			return appendString(appendKey(dst, `"old-secret": `), *x.OldSecret)
+		}
+	}
+	return dst
+}
+
+func (x *BlockdevAmendOptionsLUKS) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevAmendOptionsQcow2) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevAmendOptionsQcow2Buckets = []uint16{339}
+
+func (x *BlockdevAmendOptionsQcow2) buckets() []uint16 { return blockdevAmendOptionsQcow2Buckets }
+
+func (x *BlockdevAmendOptionsQcow2) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // encrypt
+		if x.Encrypt != nil {
+			return x.Encrypt.appendJSON(appendKey(dst, `"encrypt": `), version)
+		}
+	}
+	return dst
+}
+
+func (x *BlockdevAmendOptionsQcow2) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevAmendOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevAmendOptionsBuckets = []uint16{239}
+
+func (x *BlockdevAmendOptions) buckets() []uint16 { return blockdevAmendOptionsBuckets }
+
+func (x *BlockdevAmendOptions) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // driver
+		return appendEnum(appendKey(dst, `"driver": `), x.Driver)
+	}
+	return dst
+}
+
+func (x *BlockdevAmendOptions) appendJSON(dst []byte, version Version) []byte {
 	if x.Variant == nil {
 		return appendMembers(dst, x, version)
 	}
@@ -5515,6 +6372,60 @@ func (x *FdsetInfo) appendJSON(dst []byte, version Version) []byte {
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *JobPauseArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *JobPauseArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *JobResumeArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *JobResumeArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *JobCancelArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *JobCancelArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *JobCompleteArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *JobCompleteArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *JobDismissArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *JobDismissArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *JobFinalizeArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *JobFinalizeArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *QueryBlockstatsArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *QueryBlockstatsArguments) appendJSON(dst []byte, _ Version) []byte {
@@ -5554,6 +6465,73 @@ func (x *QueryNamedBlockNodesArguments) appendJSON(dst []byte, _ Version) []byte
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *BlockJobSetSpeedArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockJobSetSpeedArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	dst = qjson.AppendInt(appendKey(dst, `"speed": `), x.Speed)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockJobCancelArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockJobCancelArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	if x.Force != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"force": `), *x.Force)
+	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockJobPauseArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockJobPauseArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockJobResumeArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockJobResumeArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockJobCompleteArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockJobCompleteArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockJobDismissArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockJobDismissArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockJobFinalizeArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockJobFinalizeArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockdevReopenArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockdevReopenArguments) appendJSON(dst []byte, version Version) []byte {
@@ -5582,6 +6560,30 @@ func (x *BlockdevSetActiveArguments) appendJSON(dst []byte, version Version) []b
 	if version >= V10_0 && x.NodeName != nil {
 		dst = appendString(appendKey(dst, `"node-name": `), *x.NodeName)
 	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevCreateArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockdevCreateArguments) appendJSON(dst []byte, version Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"job-id": `), x.JobId)
+	dst = x.Options.appendJSON(appendKey(dst, `"options": `), version)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *XBlockdevAmendArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *XBlockdevAmendArguments) appendJSON(dst []byte, version Version) []byte {
+	dst = append(dst, '{')
+	if x.Force != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"force": `), *x.Force)
+	}
+	dst = appendString(appendKey(dst, `"node-name": `), x.NodeName)
+	dst = appendString(appendKey(dst, `"job-id": `), x.JobId)
+	dst = x.Options.appendJSON(appendKey(dst, `"options": `), version)
 	return append(dst, '}')
 }
 

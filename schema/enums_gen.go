@@ -535,6 +535,58 @@ func (v QCryptoIVGenAlgo) String() string { return qCryptoIVGenAlgoValues.name(u
 
 func (v QCryptoIVGenAlgo) table() *enumTable { return &qCryptoIVGenAlgoValues }
 
+// QCryptoBlockFormat: formats of encryption.
+//
+// Since QEMU 2.6.
+type QCryptoBlockFormat uint8
+
+// The values of [QCryptoBlockFormat].
+const (
+	// QCryptoBlockFormatQcow is "qcow": the old way of qcow and qcow2.
+	QCryptoBlockFormatQcow QCryptoBlockFormat = iota
+	// QCryptoBlockFormatLuks is "luks": LUKS.
+	QCryptoBlockFormatLuks
+)
+
+var qCryptoBlockFormatValues = enumTable{
+	names: []string{
+		"qcow",
+		"luks",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v QCryptoBlockFormat) String() string { return qCryptoBlockFormatValues.name(uint8(v)) }
+
+func (v QCryptoBlockFormat) table() *enumTable { return &qCryptoBlockFormatValues }
+
+// QCryptoBlockLUKSKeyslotState: what becomes of a key slot.
+//
+// Since QEMU 5.1.
+type QCryptoBlockLUKSKeyslotState uint8
+
+// The values of [QCryptoBlockLUKSKeyslotState].
+const (
+	// QCryptoBlockLUKSKeyslotStateActive is "active": it gets a passphrase.
+	QCryptoBlockLUKSKeyslotStateActive QCryptoBlockLUKSKeyslotState = iota
+	// QCryptoBlockLUKSKeyslotStateInactive is "inactive": it is erased.
+	QCryptoBlockLUKSKeyslotStateInactive
+)
+
+var qCryptoBlockLUKSKeyslotStateValues = enumTable{
+	names: []string{
+		"active",
+		"inactive",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v QCryptoBlockLUKSKeyslotState) String() string {
+	return qCryptoBlockLUKSKeyslotStateValues.name(uint8(v))
+}
+
+func (v QCryptoBlockLUKSKeyslotState) table() *enumTable { return &qCryptoBlockLUKSKeyslotStateValues }
+
 // JobType: kinds of jobs.
 //
 // Since QEMU 1.7.
@@ -792,6 +844,32 @@ var blockPermissionValues = enumTable{
 func (v BlockPermission) String() string { return blockPermissionValues.name(uint8(v)) }
 
 func (v BlockPermission) table() *enumTable { return &blockPermissionValues }
+
+// MirrorCopyMode: when a mirror job copies what is written while it runs.
+//
+// Since QEMU 3.0.
+type MirrorCopyMode uint8
+
+// The values of [MirrorCopyMode].
+const (
+	// MirrorCopyModeBackground is "background": later.
+	MirrorCopyModeBackground MirrorCopyMode = iota
+	// MirrorCopyModeWriteBlocking is "write-blocking": before the write is
+	// answered.
+	MirrorCopyModeWriteBlocking
+)
+
+var mirrorCopyModeValues = enumTable{
+	names: []string{
+		"background",
+		"write-blocking",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v MirrorCopyMode) String() string { return mirrorCopyModeValues.name(uint8(v)) }
+
+func (v MirrorCopyMode) table() *enumTable { return &mirrorCopyModeValues }
 
 // BlockdevDiscardOptions: what happens to discards.
 //
@@ -1623,6 +1701,62 @@ func (v OnCbwError) String() string { return onCbwErrorValues.name(uint8(v)) }
 
 func (v OnCbwError) table() *enumTable { return &onCbwErrorValues }
 
+// PreallocMode: what is reserved in advance when an image grows.
+//
+// Since QEMU 2.2.
+type PreallocMode uint8
+
+// The values of [PreallocMode].
+const (
+	// PreallocModeOff is "off": nothing.
+	PreallocModeOff PreallocMode = iota
+	// PreallocModeMetadata is "metadata": space for metadata.
+	PreallocModeMetadata
+	// PreallocModeFalloc is "falloc": space for all data, without writing it.
+	PreallocModeFalloc
+	// PreallocModeFull is "full": space for all data, by writing zeroes.
+	PreallocModeFull
+)
+
+var preallocModeValues = enumTable{
+	names: []string{
+		"off",
+		"metadata",
+		"falloc",
+		"full",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v PreallocMode) String() string { return preallocModeValues.name(uint8(v)) }
+
+func (v PreallocMode) table() *enumTable { return &preallocModeValues }
+
+// BlockdevQcow2Version: versions of qcow2.
+//
+// Since QEMU 2.12.
+type BlockdevQcow2Version uint8
+
+// The values of [BlockdevQcow2Version].
+const (
+	// BlockdevQcow2VersionV2 is "v2": the first one, of QEMU 0.10.
+	BlockdevQcow2VersionV2 BlockdevQcow2Version = iota
+	// BlockdevQcow2VersionV3 is "v3": the extended one, of QEMU 1.1.
+	BlockdevQcow2VersionV3
+)
+
+var blockdevQcow2VersionValues = enumTable{
+	names: []string{
+		"v2",
+		"v3",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v BlockdevQcow2Version) String() string { return blockdevQcow2VersionValues.name(uint8(v)) }
+
+func (v BlockdevQcow2Version) table() *enumTable { return &blockdevQcow2VersionValues }
+
 // Qcow2CompressionType: how clusters of a qcow2 image can be compressed.
 //
 // Since QEMU 5.1.
@@ -1647,6 +1781,127 @@ var qcow2CompressionTypeValues = enumTable{
 func (v Qcow2CompressionType) String() string { return qcow2CompressionTypeValues.name(uint8(v)) }
 
 func (v Qcow2CompressionType) table() *enumTable { return &qcow2CompressionTypeValues }
+
+// BlockdevVmdkSubformat: kinds of VMDK images.
+//
+// Since QEMU 4.0.
+type BlockdevVmdkSubformat uint8
+
+// The values of [BlockdevVmdkSubformat].
+const (
+	// BlockdevVmdkSubformatMonolithicSparse is "monolithicSparse": one file
+	// that grows.
+	BlockdevVmdkSubformatMonolithicSparse BlockdevVmdkSubformat = iota
+	// BlockdevVmdkSubformatMonolithicFlat is "monolithicFlat": a descriptor,
+	// and one file of full length.
+	BlockdevVmdkSubformatMonolithicFlat
+	// BlockdevVmdkSubformatTwoGbMaxExtentSparse is "twoGbMaxExtentSparse": a
+	// descriptor, and files that grow for 2 GiB each.
+	BlockdevVmdkSubformatTwoGbMaxExtentSparse
+	// BlockdevVmdkSubformatTwoGbMaxExtentFlat is "twoGbMaxExtentFlat": a
+	// descriptor, and files of full length for 2 GiB each.
+	BlockdevVmdkSubformatTwoGbMaxExtentFlat
+	// BlockdevVmdkSubformatStreamOptimized is "streamOptimized": one
+	// compressed file.
+	BlockdevVmdkSubformatStreamOptimized
+)
+
+var blockdevVmdkSubformatValues = enumTable{
+	names: []string{
+		"monolithicSparse",
+		"monolithicFlat",
+		"twoGbMaxExtentSparse",
+		"twoGbMaxExtentFlat",
+		"streamOptimized",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v BlockdevVmdkSubformat) String() string { return blockdevVmdkSubformatValues.name(uint8(v)) }
+
+func (v BlockdevVmdkSubformat) table() *enumTable { return &blockdevVmdkSubformatValues }
+
+// BlockdevVmdkAdapterType: adapters that a VMDK descriptor can name.
+//
+// Since QEMU 4.0.
+type BlockdevVmdkAdapterType uint8
+
+// The values of [BlockdevVmdkAdapterType].
+const (
+	// BlockdevVmdkAdapterTypeIde is "ide": IDE.
+	BlockdevVmdkAdapterTypeIde BlockdevVmdkAdapterType = iota
+	// BlockdevVmdkAdapterTypeBuslogic is "buslogic": BusLogic SCSI.
+	BlockdevVmdkAdapterTypeBuslogic
+	// BlockdevVmdkAdapterTypeLsilogic is "lsilogic": LSI Logic SCSI.
+	BlockdevVmdkAdapterTypeLsilogic
+	// BlockdevVmdkAdapterTypeLegacyESX is "legacyESX": that of old ESX
+	// servers.
+	BlockdevVmdkAdapterTypeLegacyESX
+)
+
+var blockdevVmdkAdapterTypeValues = enumTable{
+	names: []string{
+		"ide",
+		"buslogic",
+		"lsilogic",
+		"legacyESX",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v BlockdevVmdkAdapterType) String() string { return blockdevVmdkAdapterTypeValues.name(uint8(v)) }
+
+func (v BlockdevVmdkAdapterType) table() *enumTable { return &blockdevVmdkAdapterTypeValues }
+
+// BlockdevVhdxSubformat: kinds of VHDX images.
+//
+// Since QEMU 2.12.
+type BlockdevVhdxSubformat uint8
+
+// The values of [BlockdevVhdxSubformat].
+const (
+	// BlockdevVhdxSubformatDynamic is "dynamic": the file grows.
+	BlockdevVhdxSubformatDynamic BlockdevVhdxSubformat = iota
+	// BlockdevVhdxSubformatFixed is "fixed": the file has its full length.
+	BlockdevVhdxSubformatFixed
+)
+
+var blockdevVhdxSubformatValues = enumTable{
+	names: []string{
+		"dynamic",
+		"fixed",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v BlockdevVhdxSubformat) String() string { return blockdevVhdxSubformatValues.name(uint8(v)) }
+
+func (v BlockdevVhdxSubformat) table() *enumTable { return &blockdevVhdxSubformatValues }
+
+// BlockdevVpcSubformat: kinds of VHD images.
+//
+// Since QEMU 2.12.
+type BlockdevVpcSubformat uint8
+
+// The values of [BlockdevVpcSubformat].
+const (
+	// BlockdevVpcSubformatDynamic is "dynamic": the file grows.
+	BlockdevVpcSubformatDynamic BlockdevVpcSubformat = iota
+	// BlockdevVpcSubformatFixed is "fixed": the file has its full length.
+	BlockdevVpcSubformatFixed
+)
+
+var blockdevVpcSubformatValues = enumTable{
+	names: []string{
+		"dynamic",
+		"fixed",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v BlockdevVpcSubformat) String() string { return blockdevVpcSubformatValues.name(uint8(v)) }
+
+func (v BlockdevVpcSubformat) table() *enumTable { return &blockdevVpcSubformatValues }
 
 // BlockErrorAction: what was done about an I/O error.
 //

@@ -10,8 +10,14 @@ var eventNames = [...]string{
 	eventShutdown:            "SHUTDOWN",
 	eventStop:                "STOP",
 	eventResume:              "RESUME",
+	eventJobStatusChange:     "JOB_STATUS_CHANGE",
 	eventBlockImageCorrupted: "BLOCK_IMAGE_CORRUPTED",
 	eventBlockIoError:        "BLOCK_IO_ERROR",
+	eventBlockJobCompleted:   "BLOCK_JOB_COMPLETED",
+	eventBlockJobCancelled:   "BLOCK_JOB_CANCELLED",
+	eventBlockJobError:       "BLOCK_JOB_ERROR",
+	eventBlockJobReady:       "BLOCK_JOB_READY",
+	eventBlockJobPending:     "BLOCK_JOB_PENDING",
 	eventBlockWriteThreshold: "BLOCK_WRITE_THRESHOLD",
 	eventBlockExportDeleted:  "BLOCK_EXPORT_DELETED",
 	eventDeviceDeleted:       "DEVICE_DELETED",
@@ -74,6 +80,32 @@ func (*ResumeEvent) order() ordinal { return eventResume }
 func (*ResumeEvent) AppendData(dst []byte) []byte { return dst }
 
 func (*ResumeEvent) appendData(dst []byte, _ Version) []byte { return dst }
+
+// JobStatusChangeEvent is the event JOB_STATUS_CHANGE. A job stands somewhere
+// else now.
+//
+// Since QEMU 3.0.
+type JobStatusChangeEvent struct {
+	// The job.
+	Id string
+	// Where it stands.
+	Status JobStatus
+}
+
+// EventName returns "JOB_STATUS_CHANGE".
+func (*JobStatusChangeEvent) EventName() string { return "JOB_STATUS_CHANGE" }
+
+func (*JobStatusChangeEvent) order() ordinal { return eventJobStatusChange }
+
+// AppendData appends the event's data as a monitor prints it.
+func (x *JobStatusChangeEvent) AppendData(dst []byte) []byte { return x.appendData(dst, Newest) }
+
+func (x *JobStatusChangeEvent) appendData(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendEnum(appendKey(dst, `"status": `), x.Status)
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
+	return append(dst, '}')
+}
 
 // BlockImageCorruptedEvent is the event BLOCK_IMAGE_CORRUPTED. An image was
 // found damaged. A fatal damage makes it unusable, and marks it so that it is
@@ -163,6 +195,171 @@ func (x *BlockIoErrorEvent) appendData(dst []byte, version Version) []byte {
 	dst = appendString(appendKey(dst, `"reason": `), x.Reason)
 	dst = appendEnum(appendKey(dst, `"operation": `), x.Operation)
 	dst = appendEnum(appendKey(dst, `"action": `), x.Action)
+	return append(dst, '}')
+}
+
+// BlockJobCompletedEvent is the event BLOCK_JOB_COMPLETED. A block job has
+// ended by itself.
+//
+// Since QEMU 1.1.
+type BlockJobCompletedEvent struct {
+	// What the job does.
+	Type JobType
+	// The job.
+	Device string
+	// Expected value of offset at the end.
+	Len int64
+	// How far the job has come, in units of its own.
+	Offset int64
+	// Its limit in bytes a second, 0 for none.
+	Speed int64
+	// Why it failed; absent if it did not.
+	Error *string
+}
+
+// EventName returns "BLOCK_JOB_COMPLETED".
+func (*BlockJobCompletedEvent) EventName() string { return "BLOCK_JOB_COMPLETED" }
+
+func (*BlockJobCompletedEvent) order() ordinal { return eventBlockJobCompleted }
+
+// AppendData appends the event's data as a monitor prints it.
+func (x *BlockJobCompletedEvent) AppendData(dst []byte) []byte { return x.appendData(dst, Newest) }
+
+func (x *BlockJobCompletedEvent) appendData(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	dst = qjson.AppendInt(appendKey(dst, `"len": `), x.Len)
+	dst = qjson.AppendInt(appendKey(dst, `"offset": `), x.Offset)
+	dst = qjson.AppendInt(appendKey(dst, `"speed": `), x.Speed)
+	dst = appendEnum(appendKey(dst, `"type": `), x.Type)
+	if x.Error != nil {
+		dst = appendString(appendKey(dst, `"error": `), *x.Error)
+	}
+	return append(dst, '}')
+}
+
+// BlockJobCancelledEvent is the event BLOCK_JOB_CANCELLED. A block job has
+// ended because it was cancelled.
+//
+// Since QEMU 1.1.
+type BlockJobCancelledEvent struct {
+	// What the job does.
+	Type JobType
+	// The job.
+	Device string
+	// Expected value of offset at the end.
+	Len int64
+	// How far the job has come, in units of its own.
+	Offset int64
+	// Its limit in bytes a second, 0 for none.
+	Speed int64
+}
+
+// EventName returns "BLOCK_JOB_CANCELLED".
+func (*BlockJobCancelledEvent) EventName() string { return "BLOCK_JOB_CANCELLED" }
+
+func (*BlockJobCancelledEvent) order() ordinal { return eventBlockJobCancelled }
+
+// AppendData appends the event's data as a monitor prints it.
+func (x *BlockJobCancelledEvent) AppendData(dst []byte) []byte { return x.appendData(dst, Newest) }
+
+func (x *BlockJobCancelledEvent) appendData(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	dst = qjson.AppendInt(appendKey(dst, `"len": `), x.Len)
+	dst = qjson.AppendInt(appendKey(dst, `"offset": `), x.Offset)
+	dst = qjson.AppendInt(appendKey(dst, `"speed": `), x.Speed)
+	dst = appendEnum(appendKey(dst, `"type": `), x.Type)
+	return append(dst, '}')
+}
+
+// BlockJobErrorEvent is the event BLOCK_JOB_ERROR. A request of a block job
+// failed.
+//
+// Since QEMU 1.3.
+type BlockJobErrorEvent struct {
+	// The job.
+	Device string
+	// What the request was.
+	Operation IoOperationType
+	// What is done about it.
+	Action BlockErrorAction
+}
+
+// EventName returns "BLOCK_JOB_ERROR".
+func (*BlockJobErrorEvent) EventName() string { return "BLOCK_JOB_ERROR" }
+
+func (*BlockJobErrorEvent) order() ordinal { return eventBlockJobError }
+
+// AppendData appends the event's data as a monitor prints it.
+func (x *BlockJobErrorEvent) AppendData(dst []byte) []byte { return x.appendData(dst, Newest) }
+
+func (x *BlockJobErrorEvent) appendData(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	dst = appendEnum(appendKey(dst, `"operation": `), x.Operation)
+	dst = appendEnum(appendKey(dst, `"action": `), x.Action)
+	return append(dst, '}')
+}
+
+// BlockJobReadyEvent is the event BLOCK_JOB_READY. A block job can be
+// completed.
+//
+// Since QEMU 1.3.
+type BlockJobReadyEvent struct {
+	// What the job does.
+	Type JobType
+	// The job.
+	Device string
+	// Expected value of offset at the end.
+	Len int64
+	// How far the job has come, in units of its own.
+	Offset int64
+	// Its limit in bytes a second, 0 for none.
+	Speed int64
+}
+
+// EventName returns "BLOCK_JOB_READY".
+func (*BlockJobReadyEvent) EventName() string { return "BLOCK_JOB_READY" }
+
+func (*BlockJobReadyEvent) order() ordinal { return eventBlockJobReady }
+
+// AppendData appends the event's data as a monitor prints it.
+func (x *BlockJobReadyEvent) AppendData(dst []byte) []byte { return x.appendData(dst, Newest) }
+
+func (x *BlockJobReadyEvent) appendData(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	dst = qjson.AppendInt(appendKey(dst, `"len": `), x.Len)
+	dst = qjson.AppendInt(appendKey(dst, `"offset": `), x.Offset)
+	dst = qjson.AppendInt(appendKey(dst, `"speed": `), x.Speed)
+	dst = appendEnum(appendKey(dst, `"type": `), x.Type)
+	return append(dst, '}')
+}
+
+// BlockJobPendingEvent is the event BLOCK_JOB_PENDING. A block job waits for
+// block-job-finalize.
+//
+// Since QEMU 2.12.
+type BlockJobPendingEvent struct {
+	// What the job does.
+	Type JobType
+	// The job.
+	Id string
+}
+
+// EventName returns "BLOCK_JOB_PENDING".
+func (*BlockJobPendingEvent) EventName() string { return "BLOCK_JOB_PENDING" }
+
+func (*BlockJobPendingEvent) order() ordinal { return eventBlockJobPending }
+
+// AppendData appends the event's data as a monitor prints it.
+func (x *BlockJobPendingEvent) AppendData(dst []byte) []byte { return x.appendData(dst, Newest) }
+
+func (x *BlockJobPendingEvent) appendData(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendEnum(appendKey(dst, `"type": `), x.Type)
+	dst = appendString(appendKey(dst, `"id": `), x.Id)
 	return append(dst, '}')
 }
 

@@ -264,6 +264,7 @@ var gone72 = map[string]string{
 	"object-add(tls-creds-psk): members":                                                 "loaded was dropped",
 	"object-add(tls-creds-x509): members":                                                "loaded was dropped",
 	"object-add(sev-guest): members":                                                     "the members that are now in the base came last",
+	"blockdev-create.options(luks).file: default":                                        "the file could not be left out",
 	"nbd-server-start: members":                                                          "the members that are now in the base came last",
 }
 

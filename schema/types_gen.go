@@ -322,6 +322,92 @@ type TlsCredsX509Properties struct {
 	Passwordid *string
 }
 
+// QCryptoBlockCreateOptionsLUKS: how a LUKS volume is made.
+//
+// Since QEMU 2.6.
+type QCryptoBlockCreateOptionsLUKS struct {
+	// Id of the secret with the passphrase; may be left out only to look at
+	// the image's metadata.
+	KeySecret *string
+	// The cipher (default: aes-256).
+	CipherAlg *QCryptoCipherAlgo
+	// Its mode (default: xts).
+	CipherMode *QCryptoCipherMode
+	// Where initialization vectors come from (default: plain64).
+	IvgenAlg *QCryptoIVGenAlgo
+	// The hash of ivgen-alg, if that needs one.
+	IvgenHashAlg *QCryptoHashAlgo
+	// The hash of the volume's key (default: sha256).
+	HashAlg *QCryptoHashAlgo
+	// How long a guess at the passphrase shall take, in milliseconds (default:
+	// 2000, since 2.8).
+	IterTime *int64
+}
+
+// QCryptoBlockCreateOptions: how encryption is set up when an image is made.
+//
+// Since QEMU 2.6.
+type QCryptoBlockCreateOptions struct {
+	// Which one it is.
+	Format QCryptoBlockFormat
+	// Variant holds the members that depend on Format; nil for values without any.
+	Variant QCryptoBlockCreateOptionsVariant
+}
+
+// QCryptoBlockCreateOptionsVariant is a branch of [QCryptoBlockCreateOptions]:
+// one of
+//
+//   - *[QCryptoBlockOptionsQCow]
+//   - *[QCryptoBlockCreateOptionsLUKS]
+type QCryptoBlockCreateOptionsVariant interface {
+	memberList
+	isQCryptoBlockCreateOptionsVariant()
+}
+
+func (*QCryptoBlockOptionsQCow) isQCryptoBlockCreateOptionsVariant()       {}
+func (*QCryptoBlockCreateOptionsLUKS) isQCryptoBlockCreateOptionsVariant() {}
+
+// QCryptoBlockAmendOptionsLUKS: a change of a LUKS volume's passphrases.
+//
+// Since QEMU 5.1.
+type QCryptoBlockAmendOptionsLUKS struct {
+	// What becomes of the slots that are meant.
+	State QCryptoBlockLUKSKeyslotState
+	// Id of the secret with the passphrase of a slot that is to be active.
+	NewSecret *string
+	// Id of the secret with a passphrase whose slots are meant.
+	OldSecret *string
+	// The one slot that is meant.
+	Keyslot *int64
+	// How long a guess at the new passphrase shall take, in milliseconds
+	// (default: 2000).
+	IterTime *int64
+	// Id of the secret that opens the volume (default: the one the node was
+	// opened with).
+	Secret *string
+}
+
+// QCryptoBlockAmendOptions: a change of an image's encryption.
+//
+// Since QEMU 5.1.
+type QCryptoBlockAmendOptions struct {
+	// Which one it is.
+	Format QCryptoBlockFormat
+	// Variant holds the members that depend on Format; nil for values without any.
+	Variant QCryptoBlockAmendOptionsVariant
+}
+
+// QCryptoBlockAmendOptionsVariant is a branch of [QCryptoBlockAmendOptions]:
+// one of
+//
+//   - *[QCryptoBlockAmendOptionsLUKS]
+type QCryptoBlockAmendOptionsVariant interface {
+	memberList
+	isQCryptoBlockAmendOptionsVariant()
+}
+
+func (*QCryptoBlockAmendOptionsLUKS) isQCryptoBlockAmendOptionsVariant() {}
+
 // JobInfo: the state of a job.
 //
 // Since QEMU 3.0.
@@ -1121,6 +1207,36 @@ type ThrottleGroupProperties struct {
 	// The member of limits of that name.
 	XIopsSize *int64
 }
+
+// BlockJobChangeOptionsMirror: what can be changed of a mirror job.
+//
+// Since QEMU 8.2.
+type BlockJobChangeOptionsMirror struct {
+	// The new mode; one can only go from background to write-blocking.
+	CopyMode MirrorCopyMode
+}
+
+// BlockJobChangeOptions: what can be changed of a block job while it runs.
+//
+// Since QEMU 8.2.
+type BlockJobChangeOptions struct {
+	// The job.
+	Id string
+	// What it does.
+	Type JobType
+	// Variant holds the members that depend on Type; nil for values without any.
+	Variant BlockJobChangeOptionsVariant
+}
+
+// BlockJobChangeOptionsVariant is a branch of [BlockJobChangeOptions]: one of
+//
+//   - *[BlockJobChangeOptionsMirror]
+type BlockJobChangeOptionsVariant interface {
+	memberList
+	isBlockJobChangeOptionsVariant()
+}
+
+func (*BlockJobChangeOptionsMirror) isBlockJobChangeOptionsVariant() {}
 
 // BlockdevCacheOptions: how a node shall use caches.
 //
@@ -1952,6 +2068,390 @@ func (*BlockdevOptionsReplication) isBlockdevOptionsVariant()      {}
 func (*BlockdevOptionsSsh) isBlockdevOptionsVariant()              {}
 func (*BlockdevOptionsThrottle) isBlockdevOptionsVariant()         {}
 func (*BlockdevOptionsVVFAT) isBlockdevOptionsVariant()            {}
+
+// BlockdevCreateOptionsFile: how a file is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsFile struct {
+	// Its name.
+	Filename string
+	// Length of the disk in bytes.
+	Size uint64
+	// What is reserved in advance (default: off; metadata is not possible).
+	Preallocation *PreallocMode
+	// No copy-on-write, on btrfs only (default: false).
+	Nocow *bool
+	// Size of the pieces in which the file system reserves space, in bytes; 0
+	// leaves it alone (default: 1 MiB, since 5.1).
+	ExtentSizeHint *uint64
+}
+
+// BlockdevCreateOptionsGluster: how a file on GlusterFS is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsGluster struct {
+	// Where the image is made.
+	Location BlockdevOptionsGluster
+	// Length of the disk in bytes.
+	Size uint64
+	// What is reserved in advance (default: off).
+	Preallocation *PreallocMode
+}
+
+// BlockdevCreateOptionsLUKS: how a LUKS volume is made on a node.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsLUKS struct {
+	// Id of the secret with the passphrase; may be left out only to look at
+	// the image's metadata.
+	KeySecret *string
+	// The cipher (default: aes-256).
+	CipherAlg *QCryptoCipherAlgo
+	// Its mode (default: xts).
+	CipherMode *QCryptoCipherMode
+	// Where initialization vectors come from (default: plain64).
+	IvgenAlg *QCryptoIVGenAlgo
+	// The hash of ivgen-alg, if that needs one.
+	IvgenHashAlg *QCryptoHashAlgo
+	// The hash of the volume's key (default: sha256).
+	HashAlg *QCryptoHashAlgo
+	// How long a guess at the passphrase shall take, in milliseconds (default:
+	// 2000, since 2.8).
+	IterTime *int64
+	// The node that becomes the volume; may be left out if only a header is
+	// made.
+	File *BlockdevRef
+	// The node for a detached header (since 9.0).
+	Header *BlockdevRef
+	// Length of the disk in bytes.
+	Size uint64
+	// What is reserved in advance (default: off, since 4.2).
+	Preallocation *PreallocMode
+}
+
+// BlockdevCreateOptionsNfs: how a file on NFS is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsNfs struct {
+	// Where the image is made.
+	Location BlockdevOptionsNfs
+	// Length of the disk in bytes.
+	Size uint64
+}
+
+// BlockdevCreateOptionsParallels: how a Parallels image is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsParallels struct {
+	// The node that becomes the image.
+	File BlockdevRef
+	// Length of the disk in bytes.
+	Size uint64
+	// Bytes in a cluster (default: 1 MiB).
+	ClusterSize *uint64
+}
+
+// BlockdevCreateOptionsQcow: how an image of the first qcow format is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsQcow struct {
+	// The node that becomes the image.
+	File BlockdevRef
+	// Length of the disk in bytes.
+	Size uint64
+	// Name of the backing file (default: none).
+	BackingFile *string
+	// How it is encrypted (default: not).
+	Encrypt *QCryptoBlockCreateOptions
+}
+
+// BlockdevCreateOptionsQcow2: how a qcow2 image is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsQcow2 struct {
+	// The node that becomes the image.
+	File BlockdevRef
+	// The node for guest data, if the image shall hold metadata only (since
+	// 4.0).
+	DataFile *BlockdevRef
+	// The data file reads as a raw image of its own (default: false, since
+	// 4.0).
+	DataFileRaw *bool
+	// With subclusters (default: false, since 5.2).
+	ExtendedL2 *bool
+	// Length of the disk in bytes.
+	Size uint64
+	// The version (default: v3).
+	Version *BlockdevQcow2Version
+	// Name of the backing file (default: none).
+	BackingFile *string
+	// Driver of the backing file.
+	BackingFmt *BlockdevDriver
+	// How it is encrypted (default: not).
+	Encrypt *QCryptoBlockCreateOptions
+	// Bytes in a cluster (default: 65536).
+	ClusterSize *uint64
+	// What is reserved in advance (default: off).
+	Preallocation *PreallocMode
+	// Reference counts may be late (default: false).
+	LazyRefcounts *bool
+	// Width of reference counts in bits (default: 16).
+	RefcountBits *int64
+	// How clusters are compressed (default: zlib, since 5.1).
+	CompressionType *Qcow2CompressionType
+}
+
+// BlockdevCreateOptionsQed: how a QED image is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsQed struct {
+	// The node that becomes the image.
+	File BlockdevRef
+	// Length of the disk in bytes.
+	Size uint64
+	// Name of the backing file (default: none).
+	BackingFile *string
+	// Driver of the backing file.
+	BackingFmt *BlockdevDriver
+	// Bytes in a cluster (default: 65536).
+	ClusterSize *uint64
+	// Clusters in a table.
+	TableSize *int64
+}
+
+// RbdEncryptionCreateOptionsLUKS: how LUKS 1 is set up.
+//
+// Since QEMU 6.1.
+type RbdEncryptionCreateOptionsLUKS struct {
+	// Id of the secret with the passphrase.
+	KeySecret string
+	// The cipher.
+	CipherAlg *QCryptoCipherAlgo
+}
+
+// RbdEncryptionCreateOptionsLUKS2: how LUKS 2 is set up.
+//
+// Since QEMU 6.1.
+type RbdEncryptionCreateOptionsLUKS2 struct {
+	// Id of the secret with the passphrase.
+	KeySecret string
+	// The cipher.
+	CipherAlg *QCryptoCipherAlgo
+}
+
+// RbdEncryptionCreateOptions: how encryption of an RBD image is set up.
+//
+// Since QEMU 6.1.
+type RbdEncryptionCreateOptions struct {
+	// Which one it is.
+	Format RbdImageEncryptionFormat
+	// Variant holds the members that depend on Format; nil for values without any.
+	Variant RbdEncryptionCreateOptionsVariant
+}
+
+// RbdEncryptionCreateOptionsVariant is a branch of
+// [RbdEncryptionCreateOptions]: one of
+//
+//   - *[RbdEncryptionCreateOptionsLUKS]
+//   - *[RbdEncryptionCreateOptionsLUKS2]
+type RbdEncryptionCreateOptionsVariant interface {
+	memberList
+	isRbdEncryptionCreateOptionsVariant()
+}
+
+func (*RbdEncryptionCreateOptionsLUKS) isRbdEncryptionCreateOptionsVariant()  {}
+func (*RbdEncryptionCreateOptionsLUKS2) isRbdEncryptionCreateOptionsVariant() {}
+
+// BlockdevCreateOptionsRbd: how an RBD image is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsRbd struct {
+	// Where it is made; no snapshot.
+	Location BlockdevOptionsRbd
+	// Length of the disk in bytes.
+	Size uint64
+	// Bytes in an object.
+	ClusterSize *uint64
+	// How it is encrypted (default: not, since 6.1).
+	Encrypt *RbdEncryptionCreateOptions
+}
+
+// BlockdevCreateOptionsVmdk: how a VMDK image is made.
+//
+// Since QEMU 4.0.
+type BlockdevCreateOptionsVmdk struct {
+	// The node that becomes the image, or its descriptor.
+	File BlockdevRef
+	// Length of the disk in bytes.
+	Size uint64
+	// Nodes for the data, if they are not in file.
+	Extents []*BlockdevRef
+	// The kind of image (default: monolithicSparse).
+	Subformat *BlockdevVmdkSubformat
+	// Name of the backing file (default: none).
+	BackingFile *string
+	// The adapter that is named (default: ide).
+	AdapterType *BlockdevVmdkAdapterType
+	// "4" or "6" (default: "4").
+	Hwversion *string
+	// Version of the guest tools (default: "2147483647", since 6.2).
+	Toolsversion *string
+	// Clusters of zeroes can be marked (default: false).
+	ZeroedGrain *bool
+}
+
+// BlockdevCreateOptionsSsh: how a file on an SSH server is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsSsh struct {
+	// Where the image is made.
+	Location BlockdevOptionsSsh
+	// Length of the disk in bytes.
+	Size uint64
+}
+
+// BlockdevCreateOptionsVdi: how a VDI image is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsVdi struct {
+	// The node that becomes the image.
+	File BlockdevRef
+	// Length of the disk in bytes.
+	Size uint64
+	// What is reserved in advance (default: off; else only metadata is
+	// possible).
+	Preallocation *PreallocMode
+}
+
+// BlockdevCreateOptionsVhdx: how a VHDX image is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsVhdx struct {
+	// The node that becomes the image.
+	File BlockdevRef
+	// Length of the disk in bytes.
+	Size uint64
+	// Bytes of the log, a multiple of 1 MiB (default: 1 MiB).
+	LogSize *uint64
+	// Bytes in a block, a multiple of 1 MiB up to 256 MiB (default: depends on
+	// size).
+	BlockSize *uint64
+	// The kind of image (default: dynamic).
+	Subformat *BlockdevVhdxSubformat
+	// New blocks are marked as zeroes (default: true).
+	BlockStateZero *bool
+}
+
+// BlockdevCreateOptionsVpc: how a VHD image is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptionsVpc struct {
+	// The node that becomes the image.
+	File BlockdevRef
+	// Length of the disk in bytes.
+	Size uint64
+	// The kind of image (default: dynamic).
+	Subformat *BlockdevVpcSubformat
+	// Exactly as long as size says, not rounded to a geometry (default:
+	// false).
+	ForceSize *bool
+}
+
+// BlockdevCreateOptions: how an image is made.
+//
+// Since QEMU 2.12.
+type BlockdevCreateOptions struct {
+	// Its driver.
+	Driver BlockdevDriver
+	// Variant holds the members that depend on Driver; nil for values without any.
+	Variant BlockdevCreateOptionsVariant
+}
+
+// BlockdevCreateOptionsVariant is a branch of [BlockdevCreateOptions]: one of
+//
+//   - *[BlockdevCreateOptionsFile]
+//   - *[BlockdevCreateOptionsGluster]
+//   - *[BlockdevCreateOptionsLUKS]
+//   - *[BlockdevCreateOptionsNfs]
+//   - *[BlockdevCreateOptionsParallels]
+//   - *[BlockdevCreateOptionsQcow]
+//   - *[BlockdevCreateOptionsQcow2]
+//   - *[BlockdevCreateOptionsQed]
+//   - *[BlockdevCreateOptionsRbd]
+//   - *[BlockdevCreateOptionsSsh]
+//   - *[BlockdevCreateOptionsVdi]
+//   - *[BlockdevCreateOptionsVhdx]
+//   - *[BlockdevCreateOptionsVmdk]
+//   - *[BlockdevCreateOptionsVpc]
+type BlockdevCreateOptionsVariant interface {
+	memberList
+	isBlockdevCreateOptionsVariant()
+}
+
+func (*BlockdevCreateOptionsFile) isBlockdevCreateOptionsVariant()      {}
+func (*BlockdevCreateOptionsGluster) isBlockdevCreateOptionsVariant()   {}
+func (*BlockdevCreateOptionsLUKS) isBlockdevCreateOptionsVariant()      {}
+func (*BlockdevCreateOptionsNfs) isBlockdevCreateOptionsVariant()       {}
+func (*BlockdevCreateOptionsParallels) isBlockdevCreateOptionsVariant() {}
+func (*BlockdevCreateOptionsQcow) isBlockdevCreateOptionsVariant()      {}
+func (*BlockdevCreateOptionsQcow2) isBlockdevCreateOptionsVariant()     {}
+func (*BlockdevCreateOptionsQed) isBlockdevCreateOptionsVariant()       {}
+func (*BlockdevCreateOptionsRbd) isBlockdevCreateOptionsVariant()       {}
+func (*BlockdevCreateOptionsSsh) isBlockdevCreateOptionsVariant()       {}
+func (*BlockdevCreateOptionsVdi) isBlockdevCreateOptionsVariant()       {}
+func (*BlockdevCreateOptionsVhdx) isBlockdevCreateOptionsVariant()      {}
+func (*BlockdevCreateOptionsVmdk) isBlockdevCreateOptionsVariant()      {}
+func (*BlockdevCreateOptionsVpc) isBlockdevCreateOptionsVariant()       {}
+
+// BlockdevAmendOptionsLUKS: what can be changed of a LUKS volume.
+//
+// Since QEMU 5.1.
+type BlockdevAmendOptionsLUKS struct {
+	// What becomes of the slots that are meant.
+	State QCryptoBlockLUKSKeyslotState
+	// Id of the secret with the passphrase of a slot that is to be active.
+	NewSecret *string
+	// Id of the secret with a passphrase whose slots are meant.
+	OldSecret *string
+	// The one slot that is meant.
+	Keyslot *int64
+	// How long a guess at the new passphrase shall take, in milliseconds
+	// (default: 2000).
+	IterTime *int64
+	// Id of the secret that opens the volume (default: the one the node was
+	// opened with).
+	Secret *string
+}
+
+// BlockdevAmendOptionsQcow2: what can be changed of a qcow2 image.
+//
+// Since QEMU 5.1.
+type BlockdevAmendOptionsQcow2 struct {
+	// A change of its encryption.
+	Encrypt *QCryptoBlockAmendOptions
+}
+
+// BlockdevAmendOptions: what can be changed of an image.
+//
+// Since QEMU 5.1.
+type BlockdevAmendOptions struct {
+	// The driver of its node.
+	Driver BlockdevDriver
+	// Variant holds the members that depend on Driver; nil for values without any.
+	Variant BlockdevAmendOptionsVariant
+}
+
+// BlockdevAmendOptionsVariant is a branch of [BlockdevAmendOptions]: one of
+//
+//   - *[BlockdevAmendOptionsLUKS]
+//   - *[BlockdevAmendOptionsQcow2]
+type BlockdevAmendOptionsVariant interface {
+	memberList
+	isBlockdevAmendOptionsVariant()
+}
+
+func (*BlockdevAmendOptionsLUKS) isBlockdevAmendOptionsVariant()  {}
+func (*BlockdevAmendOptionsQcow2) isBlockdevAmendOptionsVariant() {}
 
 // NbdServerOptions: the NBD server, as the command line has it.
 //
@@ -3514,6 +4014,42 @@ type FdsetInfo struct {
 	Fds []*FdsetFdInfo
 }
 
+// JobPauseArguments are the arguments of [Table.JobPause].
+type JobPauseArguments struct {
+	// The job.
+	Id string
+}
+
+// JobResumeArguments are the arguments of [Table.JobResume].
+type JobResumeArguments struct {
+	// The job.
+	Id string
+}
+
+// JobCancelArguments are the arguments of [Table.JobCancel].
+type JobCancelArguments struct {
+	// The job.
+	Id string
+}
+
+// JobCompleteArguments are the arguments of [Table.JobComplete].
+type JobCompleteArguments struct {
+	// The job.
+	Id string
+}
+
+// JobDismissArguments are the arguments of [Table.JobDismiss].
+type JobDismissArguments struct {
+	// The job.
+	Id string
+}
+
+// JobFinalizeArguments are the arguments of [Table.JobFinalize].
+type JobFinalizeArguments struct {
+	// The job.
+	Id string
+}
+
 // QueryBlockstatsArguments are the arguments of [Table.QueryBlockstats].
 type QueryBlockstatsArguments struct {
 	// Ask for all named nodes instead of the devices (default: false) (since
@@ -3538,6 +4074,52 @@ type QueryNamedBlockNodesArguments struct {
 	Flat *bool
 }
 
+// BlockJobSetSpeedArguments are the arguments of [Table.BlockJobSetSpeed].
+type BlockJobSetSpeedArguments struct {
+	// The job; before release 2.7 it was the name of its device.
+	Device string
+	// Bytes a second, 0 for no limit.
+	Speed int64
+}
+
+// BlockJobCancelArguments are the arguments of [Table.BlockJobCancel].
+type BlockJobCancelArguments struct {
+	// The job; before release 2.7 it was the name of its device.
+	Device string
+	// End it at once, even if it is paused (default: false, since 1.3).
+	Force *bool
+}
+
+// BlockJobPauseArguments are the arguments of [Table.BlockJobPause].
+type BlockJobPauseArguments struct {
+	// The job; before release 2.7 it was the name of its device.
+	Device string
+}
+
+// BlockJobResumeArguments are the arguments of [Table.BlockJobResume].
+type BlockJobResumeArguments struct {
+	// The job; before release 2.7 it was the name of its device.
+	Device string
+}
+
+// BlockJobCompleteArguments are the arguments of [Table.BlockJobComplete].
+type BlockJobCompleteArguments struct {
+	// The job; before release 2.7 it was the name of its device.
+	Device string
+}
+
+// BlockJobDismissArguments are the arguments of [Table.BlockJobDismiss].
+type BlockJobDismissArguments struct {
+	// The job.
+	Id string
+}
+
+// BlockJobFinalizeArguments are the arguments of [Table.BlockJobFinalize].
+type BlockJobFinalizeArguments struct {
+	// The job.
+	Id string
+}
+
 // BlockdevReopenArguments are the arguments of [Table.BlockdevReopen].
 type BlockdevReopenArguments struct {
 	// The options of each node; node-name says which.
@@ -3556,6 +4138,26 @@ type BlockdevSetActiveArguments struct {
 	NodeName *string
 	// True to use it.
 	Active bool
+}
+
+// BlockdevCreateArguments are the arguments of [Table.BlockdevCreate].
+type BlockdevCreateArguments struct {
+	// The name of the job.
+	JobId string
+	// What is made.
+	Options BlockdevCreateOptions
+}
+
+// XBlockdevAmendArguments are the arguments of [Table.XBlockdevAmend].
+type XBlockdevAmendArguments struct {
+	// The name of the job.
+	JobId string
+	// The image's node.
+	NodeName string
+	// The changes.
+	Options BlockdevAmendOptions
+	// Also what may lose data for good (default: false).
+	Force *bool
 }
 
 // BlockSetWriteThresholdArguments are the arguments of
