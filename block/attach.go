@@ -199,6 +199,7 @@ func (g *Graph) Unref(l *aio.Lock, n *Node) {
 // closeNode ends a node that nobody uses any more: requests are over since no
 // edge leads to it.
 func (g *Graph) closeNode(l *aio.Lock, n *Node) {
+	g.DrainAll(l)
 	n.DrainedBegin(l)
 	if n.instance != nil {
 		if !n.ReadOnly() && n.Active() && n.unflushed() {

@@ -87,6 +87,7 @@ func (b *Backend) Stats() *Stats { return &b.stats }
 
 // Insert attaches a node; it fails if the permissions do not allow it.
 func (b *Backend) Insert(l *aio.Lock, n *Node) error {
+	b.graph.DrainAll(l)
 	return b.graph.Write(l, "insert "+n.name, func(w *Write) error {
 		c := &Child{name: "root", role: RoleFilter, owner: b, perm: b.perm, shared: b.shared}
 		if b.AllowInactive && !n.Active() {
@@ -118,6 +119,7 @@ func (b *Backend) Remove(l *aio.Lock) {
 	n := b.root.node
 	n.DrainedBegin(l)
 	n.DrainedEnd()
+	b.graph.DrainAll(l)
 	_ = b.graph.Write(l, "remove "+n.name, func(w *Write) error {
 		c := b.root
 		b.root = nil

@@ -52,6 +52,9 @@ type Driver struct {
 	// [OpenArgs.File] and [OpenArgs.Child]; if Open fails they are closed by
 	// the caller.
 	Open func(a *OpenArgs) (Instance, error)
+	// Create makes an image. It takes the options it knows out of a.Options,
+	// which the schema has checked. Nil: the driver makes no images.
+	Create func(co *aio.Co, a *CreateArgs) error
 }
 
 // OpenArgs is what a driver's Open works with.
@@ -82,6 +85,11 @@ type Instance interface {
 // node's length and aligned to its limits. Vectors hold exactly the length of
 // the request.
 type (
+	// Amender changes options of the image, which the schema has checked; with
+	// force also in ways that may lose data.
+	Amender interface {
+		CoAmend(co *aio.Co, o *Options, force bool) error
+	}
 	// Reader reads. Flags may hold Immediate if Limits.ReadFlags does.
 	Reader interface {
 		CoPreadv(co *aio.Co, offset int64, v Vec, flags ReqFlags) error

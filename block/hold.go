@@ -50,6 +50,7 @@ func (g *Graph) NewHolding(holder Holder) *Holding {
 
 // Add holds a node; it fails if the permissions do not allow it.
 func (h *Holding) Add(l *aio.Lock, n *Node, name string, perm, shared Perm) error {
+	n.graph.DrainAll(l)
 	return n.graph.Write(l, "hold "+n.name, func(w *Write) error {
 		c := &Child{name: name, role: RoleFilter, owner: h, perm: perm, shared: shared}
 		n.ref()
@@ -67,6 +68,9 @@ func (h *Holding) Edges() []*Child { return h.edges }
 
 // Clear lets go of every node, the newest first.
 func (h *Holding) Clear(l *aio.Lock) {
+	if len(h.edges) > 0 {
+		h.graph.DrainAll(l)
+	}
 	for len(h.edges) > 0 {
 		c := h.edges[0]
 		// Giving up permissions cannot fail.
@@ -92,7 +96,9 @@ func (h *Holding) Close(l *aio.Lock) {
 
 // DrainAll pauses and resumes every holder: what a drained section of the whole
 // graph means for those who send no requests through their edges. Those with
-// work under way are waited for.
+// work under way are waited for. The reference has such a section around each
+// change of the graph's edges, and jobs show their users how many there were
+// (observed: own/jobs/drains, own/jobs/drains-more).
 func (g *Graph) DrainAll(l *aio.Lock) {
 	if g.holders == nil {
 		return

@@ -201,6 +201,9 @@ func (a *OpenArgs) openFileFirst(filename string) error {
 		return err
 	}
 	a.file = n
+	// The reference takes the file by a backend to look at it, and lets go.
+	a.Node.graph.DrainAll(a.Lock)
+	a.Node.graph.DrainAll(a.Lock)
 	return nil
 }
 
@@ -302,6 +305,7 @@ func (a *OpenArgs) child(filename, name string, role Role, allowNone bool) (*Chi
 }
 
 func (a *OpenArgs) attach(n *Node, name string, role Role) (c *Child, err error) {
+	a.Node.graph.DrainAll(a.Lock)
 	err = a.Node.graph.Write(a.Lock, "attach "+name, func(w *Write) error {
 		c, err = w.AttachChild(a.Node, n, name, role)
 		return err
@@ -346,5 +350,5 @@ func (g *Graph) OpenFile(path string, flags int) (*os.File, error) {
 	if g.cfg.OpenFile != nil {
 		return g.cfg.OpenFile(path, flags)
 	}
-	return os.OpenFile(path, flags, 0)
+	return os.OpenFile(path, flags, 0o644)
 }

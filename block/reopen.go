@@ -47,6 +47,7 @@ func (g *Graph) Reopen(l *aio.Lock, all []*Options) error {
 			return err
 		}
 	}
+	g.DrainAll(l)
 	return q.run()
 }
 

@@ -4,7 +4,6 @@ import (
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
-	"github.com/qmpblock/qmpblock/qjson"
 	"github.com/qmpblock/qmpblock/schema"
 )
 
@@ -25,11 +24,7 @@ func (i *Instance) registerBlockCore(t *schema.Table) {
 // through JSON, as in the reference: what was decoded is printed in full, so
 // that every layer below sees the same names.
 func nodeOptions(o *schema.BlockdevOptions) (*block.Options, error) {
-	v, err := qjson.Parse(o.AppendJSON(nil))
-	if err != nil {
-		return nil, err
-	}
-	return block.OptionsFromJSON(v), nil
+	return flatten(o.AppendJSON(nil))
 }
 
 func (i *Instance) blockdevAdd(l *aio.Lock, a *schema.BlockdevOptions) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/qmpblock/qmpblock/drivers"
 	"github.com/qmpblock/qmpblock/export"
 	"github.com/qmpblock/qmpblock/fdset"
+	"github.com/qmpblock/qmpblock/jobs"
 	"github.com/qmpblock/qmpblock/jsonrpc"
 	"github.com/qmpblock/qmpblock/qjson"
 	"github.com/qmpblock/qmpblock/qmp"
@@ -65,6 +66,7 @@ type Instance struct {
 	version *schema.VersionInfo
 
 	graph    *block.Graph
+	jobs     *jobs.Set
 	exports  *export.Set
 	objects  *qom.Tree
 	chardevs *chardev.Set
@@ -126,6 +128,7 @@ func New(cfg Config) *Instance {
 		SocketFD:       i.socketFD,
 	})
 	i.graph.Main().RunBetween(i.dispatcher.Turns())
+	i.jobs = i.newJobs()
 	i.exports = i.newExports()
 	i.objects = qom.NewTree(qom.Hooks{NewIOThread: i.newIOThread, NewMainLoop: i.newMainLoop}, qom.StorageDaemonTypes()...)
 	i.chardevs = chardev.NewSet(i.objects, chardev.Config{NamedFD: i.fdSource(), Info: func(line string) { cfg.Notice("info: " + line) }})
@@ -143,6 +146,8 @@ func (i *Instance) register() {
 	i.registerBlockQuery(t)
 	i.registerDirtyBitmaps(t)
 	i.registerJobs(t)
+	i.registerBlockJobs(t)
+	i.registerBlockCreate(t)
 	i.registerBlockExport(t)
 	i.registerQOM(t)
 	i.registerChar(t)
@@ -203,6 +208,7 @@ func (i *Instance) Shutdown(cause schema.ShutdownCause) {
 		i.dispatcher.Shutdown()
 		i.announceShutdown(cause)
 		i.closeExports()
+		i.closeJobs()
 	})
 }
 
@@ -234,6 +240,7 @@ func (i *Instance) Close() {
 	i.serving.Wait()
 	i.events.Close()
 	i.closeExports()
+	i.closeJobs()
 	if i.machine != nil {
 		l := i.graph.Main().Acquire()
 		i.machine.Close(l)
@@ -250,13 +257,16 @@ func (i *Instance) Close() {
 
 func (i *Instance) emit(e schema.Event) { i.events.Emit(e) }
 
+// newFileMode are the permissions of files that are made, before the umask.
+const newFileMode = 0o644
+
 // openFile opens a host file, or a duplicate of a descriptor that a client
 // passed.
 func (i *Instance) openFile(path string, flags int) (*os.File, error) {
 	f, handled, err := i.fdsets.Open(path, flags)
 	switch {
 	case !handled:
-		return os.OpenFile(path, flags, 0)
+		return os.OpenFile(path, flags, newFileMode)
 	case i.cfg.Personality == StorageDaemon && errors.Is(err, syscall.ENOENT):
 		// The daemon has no command that would fill a set.
 		return nil, syscall.ENOSYS

@@ -46,6 +46,8 @@ const (
 	Write
 )
 
+func (o Operation) String() string { return [...]string{"read", "write"}[o] }
+
 // ErrorAction is what is done about a failed request, as in the QAPI type
 // BlockErrorAction.
 type ErrorAction uint8
@@ -56,6 +58,8 @@ const (
 	ReportError
 	StopOnError
 )
+
+func (a ErrorAction) String() string { return [...]string{"ignore", "report", "stop"}[a] }
 
 // BlockParams describe a new block job.
 type BlockParams struct {
@@ -141,8 +145,9 @@ func (b *BlockJob) Busy(*aio.Lock) bool { return holder{b}.Busy() }
 // PauseRequested tells whether there is a reason to pause.
 func (b *BlockJob) PauseRequested(*aio.Lock) bool { return b.pauses > 0 }
 
-// Speed is the limit in bytes a second, 0 for none.
-func (b *BlockJob) Speed(*aio.Lock) int64 { return b.speed }
+// Speed is the limit in bytes a second, 0 for none. It is asked in turns of the
+// main context.
+func (b *BlockJob) Speed() int64 { return b.speed }
 
 // SetSpeed changes the limit.
 func (b *BlockJob) SetSpeed(l *aio.Lock, speed int64) error {

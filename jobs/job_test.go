@@ -2,10 +2,12 @@ package jobs
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qjson"
 )
 
 // What needs no waiting is over when Start has returned and the lock's holder
@@ -301,6 +303,52 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// Changes of the graph anywhere drain all jobs, as often as in the reference
+// (observed: own/jobs/drains).
+func TestDrainsOfChanges(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	b := w.createBlock("j", Params{}, &work{steps: steps{ready, func(co *aio.Co, j *Job) error {
+		for !j.Cancelled() {
+			j.Yield(co)
+		}
+		return nil
+	}}})
+	b.Start(w.l)
+	w.log = nil
+	reopen := func() error {
+		v, err := qjson.Parse([]byte(`{"driver": "raw", "node-name": "r", "file": "b"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.graph.Reopen(w.l, []*block.Options{block.OptionsFromJSON(v)})
+	}
+	user := w.graph.NewBackend("", 0, block.PermAll)
+	for _, c := range []struct {
+		name string
+		do   func() error
+		want int
+		err  string
+	}{
+		{"node", func() error { return w.add(`{"driver": "null-co", "node-name": "n"}`) }, 0, ""},
+		{"raw node", func() error { return w.add(`{"driver": "raw", "node-name": "r", "file": "b"}`) }, 3, ""},
+		{"nodes", func() error { return w.add(`{"driver": "raw", "node-name": "s", "file": {"driver": "null-co"}}`) }, 3, ""},
+		{"no node", func() error { return w.add(`{"driver": "raw", "node-name": "t", "file": "none"}`) }, 1,
+			"Cannot find device='none' nor node-name='none'"},
+		{"reopen", reopen, 1, ""},
+		{"delete nodes", func() error { return w.graph.DeleteNode(w.l, "s") }, 2, ""},
+		{"insert", func() error { return user.Insert(w.l, w.graph.Node("n")) }, 1, ""},
+		{"close", func() error { user.Close(w.l); return nil }, 1, ""},
+	} {
+		w.check(c.do(), c.err)
+		w.l.Settle()
+		if want := strings.Repeat("j standby j ready ", c.want); strings.Join(append(w.log, ""), " ") != want {
+			t.Errorf("%s: %q, want %d drains", c.name, w.log, c.want)
+		}
+		w.log = nil
+	}
+}
+
 // The nodes of a block job are kept from others until it has concluded.
 func TestNodes(t *testing.T) {
 	t.Parallel()
@@ -343,8 +391,8 @@ func TestSpeedAndChange(t *testing.T) {
 	w.check(b.SetSpeed(w.l, 1), "")
 	b.Start(w.l)
 	w.check(b.Change(w.l, 7), "")
-	if k.changed != 7 || b.Speed(w.l) != 1 {
-		t.Errorf("changed to %v, speed %d", k.changed, b.Speed(w.l))
+	if k.changed != 7 || b.Speed() != 1 {
+		t.Errorf("changed to %v, speed %d", k.changed, b.Speed())
 	}
 	w.check(b.SetSpeed(w.l, 0), "")
 	b.Wake(w.l)
@@ -364,7 +412,7 @@ func TestErrorStops(t *testing.T) {
 		return nil
 	}, sleep}})
 	b.Start(w.l)
-	w.expect("j created, j running, j ERROR 1 2, j paused")
+	w.expect("j created, j running, j ERROR write stop, j paused")
 	if b.IOStatus(w.l) != IONoSpace {
 		t.Errorf("the status is %s", b.IOStatus(w.l))
 	}

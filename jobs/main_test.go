@@ -11,6 +11,7 @@ import (
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/drivers/null"
+	"github.com/qmpblock/qmpblock/drivers/raw"
 	"github.com/qmpblock/qmpblock/qjson"
 )
 
@@ -29,7 +30,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, graph: block.New(block.Config{Drivers: []*block.Driver{null.Co()}})}
+	w := &world{t: t, graph: block.New(block.Config{Drivers: []*block.Driver{null.Co(), raw.Driver()}})}
 	w.set = NewSet(Config{
 		Main:     w.graph.Main(),
 		Changed:  func(id string, s Status) { w.note("%s %s", id, s) },
@@ -38,13 +39,7 @@ func newWorld(t *testing.T) *world {
 	})
 	w.l = w.graph.Main().Acquire()
 	for _, name := range []string{"a", "b"} {
-		v, err := qjson.Parse([]byte(`{"driver": "null-co", "node-name": "` + name + `"}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.graph.AddNode(w.l, block.OptionsFromJSON(v)); err != nil {
-			t.Fatal(err)
-		}
+		w.check(w.add(`{"driver": "null-co", "node-name": "`+name+`"}`), "")
 	}
 	t.Cleanup(func() {
 		w.set.Close(w.l)
@@ -57,6 +52,17 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// add opens a node.
+func (w *world) add(options string) error {
+	w.t.Helper()
+	v, err := qjson.Parse([]byte(options))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, err = w.graph.AddNode(w.l, block.OptionsFromJSON(v))
+	return err
+}
+
 func (w *world) note(format string, args ...any) { w.log = append(w.log, fmt.Sprintf(format, args...)) }
 
 func (w *world) JobReady(j *BlockJob)     { w.note("%s READY", j.ID()) }
@@ -66,7 +72,7 @@ func (w *world) JobCompleted(j *BlockJob, failed error) {
 	w.note("%s COMPLETED %v", j.ID(), failed)
 }
 func (w *world) JobError(j *BlockJob, op Operation, action ErrorAction) {
-	w.note("%s ERROR %d %d", j.ID(), op, action)
+	w.note("%s ERROR %s %s", j.ID(), op, action)
 }
 
 // expect compares what happened since the last time.

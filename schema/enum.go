@@ -42,6 +42,16 @@ func ParseEnum[T enumeration](name string) (T, bool) {
 	return T(i), ok
 }
 
+// EnumOf is ParseEnum for a name that is known to exist, such as a room below
+// gives its own values. It panics if there is no such value.
+func EnumOf[T enumeration](name string) T {
+	v, ok := ParseEnum[T](name)
+	if !ok {
+		panic("schema: no value is called " + name)
+	}
+	return v
+}
+
 // EnumNames returns the names of all values, in the order of the schema. The
 // slice is not to be changed.
 func EnumNames[T enumeration]() []string {

@@ -51,10 +51,12 @@ func (c *Context) MaxBlocking() int { return int(c.blocking.max.Load()) }
 
 // BeginBlocking goes before a system call that may block, or a few of them,
 // and EndBlocking behind it. When too many coroutines of the context are
-// between the two already, it waits for its turn, as in [Co.Yield]. In between
+// between the two already, it waits for its turn, as in [Co.Yield]. The turn of
+// the coroutine's waker ends here ([Co.LeaveTurn]). In between
 // the coroutine must not wait for anything but the system: no other node's
 // requests, no second BeginBlocking.
 func (co *Co) BeginBlocking() {
+	co.LeaveTurn()
 	b := &co.ctx.blocking
 	if b.enter() {
 		return

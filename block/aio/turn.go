@@ -73,9 +73,9 @@ func borrow(c *Context) *turn {
 	return <-got
 }
 
-// LeaveTurn gives the turn up, if the coroutine runs on one: drivers call it
-// before they wait for the medium, and so do all other places where a coroutine
-// waits. The coroutine goes on, beside everybody else.
+// LeaveTurn gives the turn up, if the coroutine runs on one. All places do so
+// where a coroutine waits, for the medium ([Co.BeginBlocking]) or for others
+// ([Co.Yield]). The coroutine goes on, beside everybody else.
 func (co *Co) LeaveTurn() {
 	if co.turn != nil {
 		close(co.turn.left)

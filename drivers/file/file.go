@@ -9,7 +9,9 @@ import (
 
 // Driver is the driver of regular files.
 func Driver() *block.Driver {
-	return driver(regularFile, func() opener { return &regular{} })
+	d := driver(regularFile, func() opener { return &regular{} })
+	d.Create = create
+	return d
 }
 
 // HostDevice is the driver of block and character devices.

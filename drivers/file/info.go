@@ -1,6 +1,7 @@
 package file
 
 import (
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -56,9 +57,11 @@ type fsxattr struct {
 	_                                             [8]byte
 }
 
-// From linux/fs.h: FS_IOC_FSGETXATTR is _IOR('X', 31, struct fsxattr).
+// From linux/fs.h: FS_IOC_FSGETXATTR is _IOR('X', 31, struct fsxattr) and
+// FS_IOC_FSSETXATTR _IOW('X', 32, struct fsxattr).
 const (
 	fsIocFsGetXattr = 0x801c581f
+	fsIocFsSetXattr = 0x401c5820
 	fsXflagExtsize  = 0x800
 )
 
@@ -66,9 +69,25 @@ const (
 // none was set.
 func (d *descriptor) extentSizeHint() int64 {
 	var x fsxattr
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), fsIocFsGetXattr, uintptr(unsafe.Pointer(&x)))
-	if errno != 0 || x.xflags&fsXflagExtsize == 0 {
+	if d.xattrIoctl(fsIocFsGetXattr, &x) != 0 || x.xflags&fsXflagExtsize == 0 {
 		return 0
 	}
 	return int64(x.extsize)
+}
+
+// setExtentSizeHint sets the unit in bytes in which the file system allocates.
+// One that knows no such thing, or not this one, keeps its own.
+func (d *descriptor) setExtentSizeHint(bytes uint32) {
+	var x fsxattr
+	if d.xattrIoctl(fsIocFsGetXattr, &x) != 0 {
+		return
+	}
+	x.xflags |= fsXflagExtsize
+	x.extsize = bytes
+	_ = d.xattrIoctl(fsIocFsSetXattr, &x)
+}
+
+func (d *descriptor) xattrIoctl(request uintptr, x *fsxattr) syscall.Errno {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), request, uintptr(unsafe.Pointer(x)))
+	return errno
 }

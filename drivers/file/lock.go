@@ -89,14 +89,14 @@ func (d *descriptor) unlock(keep lockSet) {
 	}
 }
 
-// checkRivals looks for others whose use of the file is in conflict with what
-// is wanted.
-func (n *node) checkRivals() error {
+// checkRivals looks for others whose use of the file, which has the given name,
+// is in conflict with what is wanted.
+func (d *descriptor) checkRivals(want lockSet, name string) error {
 	for bit := range 2 * permBits {
-		if !n.wanted.has(bit) {
+		if !want.has(bit) {
 			continue
 		}
-		taken, err := n.file.taken(rival(bit))
+		taken, err := d.taken(rival(bit))
 		if err == nil && !taken {
 			continue
 		}
@@ -104,7 +104,7 @@ func (n *node) checkRivals() error {
 		if err != nil {
 			refusal = qerr.WithErrno(qerr.ErrnoOf(err, syscall.EIO), "%s", conflict(bit))
 		}
-		return refusal.WithHint("Is another process using the image [" + n.name + "]?\n")
+		return refusal.WithHint("Is another process using the image [" + name + "]?\n")
 	}
 	return nil
 }

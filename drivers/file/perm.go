@@ -44,7 +44,7 @@ func (n *node) prepareLocks() error {
 		if err := n.file.lock(n.wanted); err != nil {
 			return err
 		}
-		if err := n.checkRivals(); err != nil {
+		if err := n.file.checkRivals(n.wanted, n.name); err != nil {
 			return err
 		}
 	}

@@ -15,25 +15,29 @@ import (
 func (n *regular) CoTruncate(co *aio.Co, offset int64, _ bool, prealloc block.PreallocMode, _ block.ReqFlags) error {
 	co.BeginBlocking()
 	defer co.EndBlocking()
-	length, err := n.file.length()
+	return n.file.setLength(offset, prealloc)
+}
+
+func (d *descriptor) setLength(to int64, prealloc block.PreallocMode) error {
+	length, err := d.length()
 	if err != nil {
 		return failed(err, "Could not stat file")
 	}
-	if offset < length && prealloc != block.PreallocOff {
+	if to < length && prealloc != block.PreallocOff {
 		return qerr.WithErrnoOnly(unix.EINVAL, "Cannot use preallocation for shrinking files")
 	}
 	switch prealloc {
 	case block.PreallocOff:
-		err = n.file.resize(offset)
+		err = d.resize(to)
 	case block.PreallocFalloc:
-		err = n.file.growAllocated(length, offset)
+		err = d.growAllocated(length, to)
 	case block.PreallocFull:
-		return n.file.growWritten(length, offset)
+		return d.growWritten(length, to)
 	default:
 		return qerr.WithErrnoOnly(unix.ENOTSUP, "Unsupported preallocation mode: %s", prealloc)
 	}
 	if err == nil && length == 0 {
-		n.file.writeFirstBlock(offset)
+		d.writeFirstBlock(to)
 	}
 	return err
 }

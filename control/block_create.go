@@ -1,0 +1,102 @@
+package control
+
+import (
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/jobs"
+	"github.com/qmpblock/qmpblock/qerr"
+	"github.com/qmpblock/qmpblock/qjson"
+	"github.com/qmpblock/qmpblock/schema"
+)
+
+// registerBlockCreate registers what makes and amends images.
+func (i *Instance) registerBlockCreate(t *schema.Table) {
+	t.BlockdevCreate(actionWith(i, i.blockdevCreate))
+	t.XBlockdevAmend(actionWith(i, i.blockdevAmend))
+}
+
+// imageJob is a kind of jobs that are done in one step, at the end of which
+// nothing is left to finalize.
+type imageJob struct {
+	typ jobs.Type
+	run func(co *aio.Co) error
+}
+
+func (k *imageJob) Type() jobs.Type { return k.typ }
+
+func (k *imageJob) Run(co *aio.Co, j *jobs.Job) error {
+	j.Progress.SetRemaining(1)
+	defer j.Progress.Add(1)
+	return k.run(co)
+}
+
+// startImageJob starts a job that the user has to dismiss.
+func (i *Instance) startImageJob(l *aio.Lock, id string, k *imageJob) error {
+	j, err := i.jobs.Create(l, k, jobs.Params{ID: id, ManualDismiss: true})
+	if err != nil {
+		return err
+	}
+	j.Start(l)
+	return nil
+}
+
+// findDriver finds the driver that images are made or amended with.
+func (i *Instance) findDriver(name string) (*block.Driver, error) {
+	if d := i.graph.Driver(name); d != nil {
+		return d, nil
+	}
+	return nil, qerr.New("Block driver '%s' not found or not supported", name)
+}
+
+func (i *Instance) blockdevCreate(l *aio.Lock, a *schema.BlockdevCreateArguments) error {
+	d, err := i.findDriver(a.Options.Driver.String())
+	if err != nil {
+		return err
+	}
+	if d.Create == nil {
+		return qerr.New("Driver does not support blockdev-create")
+	}
+	o, err := flatten(a.Options.AppendJSON(nil))
+	if err != nil {
+		return err
+	}
+	return i.startImageJob(l, a.JobId, &imageJob{jobs.Create, func(co *aio.Co) error {
+		return i.graph.CoCreate(co, d, o)
+	}})
+}
+
+func (i *Instance) blockdevAmend(l *aio.Lock, a *schema.XBlockdevAmendArguments) error {
+	n, err := i.graph.Lookup("", a.NodeName)
+	if err != nil {
+		return err
+	}
+	d, err := i.findDriver(a.Options.Driver.String())
+	if err != nil {
+		return err
+	}
+	if n.Driver() != d {
+		return qerr.New("x-blockdev-amend doesn't support changing the block driver")
+	}
+	amender := n.Amender()
+	if amender == nil {
+		return qerr.New("Driver does not support x-blockdev-amend")
+	}
+	o, err := flatten(a.Options.AppendJSON(nil))
+	if err != nil {
+		return err
+	}
+	o.Delete("driver")
+	force := deref(a.Force)
+	return i.startImageJob(l, a.JobId, &imageJob{jobs.Amend, func(co *aio.Co) error {
+		return amender.CoAmend(co, o, force)
+	}})
+}
+
+// flatten makes options of a decoded argument's JSON.
+func flatten(text []byte) (*block.Options, error) {
+	v, err := qjson.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return block.OptionsFromJSON(v), nil
+}
