@@ -79,7 +79,9 @@ func blockJobInfo(l *aio.Lock, b *jobs.BlockJob) *schema.BlockJobInfo {
 	}
 }
 
-func blockJobType(b *jobs.BlockJob) schema.JobType { return schema.EnumOf[schema.JobType](string(b.Type())) }
+func blockJobType(b *jobs.BlockJob) schema.JobType {
+	return schema.EnumOf[schema.JobType](string(b.Type()))
+}
 
 // blockJobEvents tells clients what happens to block jobs.
 type blockJobEvents struct{ i *Instance }
