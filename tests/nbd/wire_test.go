@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,9 +25,14 @@ type wire struct {
 
 func newWire(conn net.Conn) *wire { return &wire{Conn: conn, in: bufio.NewReaderSize(conn, 128<<10)} }
 
-// dial connects, and the greeting is read.
+// dial connects, and the greeting is read. Where many wait to be accepted it
+// waits as well.
 func dial(network, addr string) (*wire, error) {
 	conn, err := net.Dial(network, addr)
+	for end := time.Now().Add(patience); errors.Is(err, syscall.EAGAIN) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+		conn, err = net.Dial(network, addr)
+	}
 	if err != nil {
 		return nil, err
 	}
