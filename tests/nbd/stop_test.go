@@ -51,7 +51,8 @@ func versionOf(block int, b []byte) (uint64, bool) {
 
 // promises is what the writers have sent and what they were promised.
 type promises struct {
-	sent, durable [writers * blocksPerWriter]atomic.Uint64
+	noFlush, noFUA bool // what the writers do without
+	sent, durable  [writers * blocksPerWriter]atomic.Uint64
 }
 
 // writer writes until its connection ends. After a reply to a flush, or to a
@@ -60,7 +61,7 @@ func (p *promises) writer(tb testing.TB, w *wire, k int) {
 	r := rand.New(rand.NewPCG(*seed, uint64(k)))
 	var written [blocksPerWriter]uint64 // and answered
 	for {
-		if r.IntN(8) == 0 {
+		if !p.noFlush && r.IntN(8) == 0 {
 			if !goesOn(tb, w.flush()) {
 				return
 			}
@@ -73,7 +74,7 @@ func (p *promises) writer(tb testing.TB, w *wire, k int) {
 		block := k*blocksPerWriter + i
 		v := p.sent[block].Add(1)
 		var flags nbd.CommandFlags
-		if r.IntN(8) == 0 {
+		if !p.noFUA && r.IntN(8) == 0 {
 			flags = nbd.CmdFlagFUA
 		}
 		if !goesOn(tb, w.write(uint64(block)*writerBlock, version(block, v), flags)) {
@@ -218,8 +219,8 @@ func (p *promises) look(t *testing.T, d *daemon.Process, dir string) {
 // to its last flush. The page cache, which survives a kill, has no part in it.
 func TestFlushesReachTheDisk(t *testing.T) {
 	t.Parallel()
-	for round := range 3 {
-		t.Run(fmt.Sprint(round), func(t *testing.T) {
+	for name, p := range map[string]*promises{"flush": {noFUA: true}, "FUA": {noFlush: true}, "both": {}} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := shortDir(t)
 			sparseFile(t, filepath.Join(dir, "disk.raw"), writersDisk)
@@ -227,7 +228,6 @@ func TestFlushesReachTheDisk(t *testing.T) {
 			d := storage(t, ours(t), dir, "--blockdev", fmt.Sprintf(`{"driver": "blklogwrites", "node-name": "b",
 				"file": {"driver": "file", "filename": "%s/disk.raw"}, "log": {"driver": "file", "filename": "%s/log"}}`, dir, dir),
 				"--nbd-server", "addr.type=unix,addr.path="+dir+"/n.sock", "--export", "nbd,id=e,node-name=b,name=x,writable=on")
-			var p promises
 			all := p.start(t, filepath.Join(dir, "n.sock"))
 			p.await(t, 10)
 			signal(t, d, syscall.SIGKILL)
