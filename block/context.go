@@ -62,9 +62,6 @@ func (n *Node) keptFrom(ctx *aio.Context, seen map[*Node]bool) bool {
 			if p.FixedContext {
 				return true
 			}
-		case *Holding:
-			// The coroutine has one home.
-			return true
 		}
 	}
 	return false

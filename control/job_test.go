@@ -68,6 +68,40 @@ func TestOrderOfCreation(t *testing.T) {
 	}
 }
 
+// The same over JSON-RPC.
+func TestOrderOfCreationOverJSONRPC(t *testing.T) {
+	t.Parallel()
+	i := control.New(control.Config{})
+	t.Cleanup(i.Close)
+	path := filepath.Join(shortDir(t), "rpc.sock")
+	if err := i.ListenJSONRPC("unix:" + path); err != nil {
+		t.Fatal(err)
+	}
+	i.Start()
+	c := dial(t, path)
+	file := filepath.Join(t.TempDir(), "file")
+	for n := range 100 {
+		c.send(fmt.Sprintf(`{"jsonrpc": "2.0", "id": %d, "method": "blockdev-create", "params": {"job-id": "j%d", "options": {"driver": "file", "filename": %q, "size": 4096}}}`, n, n, file))
+		var words []string
+		for len(words) < 6 {
+			var m struct {
+				ID     *int
+				Params struct{ Data struct{ Status string } }
+			}
+			if !c.next(&m) {
+				t.Fatal("the connection ended")
+			}
+			if m.ID != nil {
+				m.Params.Data.Status = "reply"
+			}
+			words = append(words, m.Params.Data.Status)
+		}
+		if got, want := strings.Join(words, " "), "created running reply waiting pending concluded"; got != want {
+			t.Fatalf("turn %d: %s, want %s", n, got, want)
+		}
+	}
+}
+
 // When the daemon ends, what is left of jobs goes before the last reply.
 func TestJobsAtQuit(t *testing.T) {
 	t.Parallel()

@@ -167,7 +167,7 @@ func (i *Instance) fdSource() sockets.FDSource {
 
 // ListenJSONRPC serves the commands over JSON-RPC 2.0 as well.
 func (i *Instance) ListenJSONRPC(spec string) error {
-	l, err := jsonrpc.Listen(i.ctx, spec, jsonrpc.Config{Executor: i.dispatcher, Events: i.events, Log: i.cfg.Log})
+	l, err := jsonrpc.Listen(i.ctx, spec, jsonrpc.Config{Executor: qmp.Answerer{Dispatcher: i.dispatcher}, Events: i.events, Log: i.cfg.Log})
 	if err != nil {
 		return err
 	}

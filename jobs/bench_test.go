@@ -31,12 +31,7 @@ func BenchmarkJob(b *testing.B) {
 		}
 	})
 	b.Run("wake", func(b *testing.B) {
-		j := run(func(co *aio.Co, j *Job) error {
-			for !j.Cancelled() {
-				j.Yield(co)
-			}
-			return nil
-		})
+		j := run(endless)
 		for b.Loop() {
 			j.Wake(l)
 		}

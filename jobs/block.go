@@ -17,7 +17,6 @@ type BlockJob struct {
 	blocker *block.Blocker
 	// nodes are those it holds, the main one first.
 	nodes []*block.Node
-	home  *aio.Context
 
 	speed    int64
 	limiter  Limiter
@@ -83,7 +82,6 @@ func (s *Set) CreateBlock(l *aio.Lock, k Kind, p BlockParams) (*BlockJob, error)
 		Job:     j,
 		graph:   p.Graph,
 		blocker: &block.Blocker{Reason: "block device is in use by block job: " + string(k.Type())},
-		home:    p.Node.Context(),
 	}
 	j.block = b
 	b.holding = p.Graph.NewHolding(holder{b})
@@ -135,9 +133,6 @@ func (b *BlockJob) close(l *aio.Lock) {
 	b.ReleaseNodes(l)
 	b.holding.Close(l)
 }
-
-// Context is where the job's coroutine is at home.
-func (b *BlockJob) Context() *aio.Context { return b.home }
 
 // Busy tells whether the job's coroutine is at work, and not waiting.
 func (b *BlockJob) Busy(*aio.Lock) bool { return holder{b}.Busy() }

@@ -34,7 +34,8 @@
 // and replies follows from the program alone: what a job does up to its first
 // wait happens while the command that woke it runs, and what it does when the
 // medium has answered happens between commands. Work on the medium itself needs
-// no turn.
+// no turn. The coroutine is at home in the main context also when its nodes are
+// not; so these may move while the job runs.
 //
 // # Pauses
 //

@@ -93,12 +93,8 @@ func (j *Job) check(v Verb) error {
 func (j *Job) Start(l *aio.Lock) {
 	j.started = true
 	j.transition(Running)
-	home := j.set.cfg.Main
-	if j.block != nil {
-		home = j.block.Context()
-	}
 	var err error
-	home.Start(l, string(j.Type()), func(co *aio.Co) {
+	j.set.cfg.Main.Start(l, string(j.Type()), func(co *aio.Co) {
 		j.PausePoint(co)
 		if !j.Cancelled() {
 			err = j.kind.Run(co, j)

@@ -308,12 +308,7 @@ func TestDrain(t *testing.T) {
 func TestDrainsOfChanges(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	b := w.createBlock("j", Params{}, &work{steps: steps{ready, func(co *aio.Co, j *Job) error {
-		for !j.Cancelled() {
-			j.Yield(co)
-		}
-		return nil
-	}}})
+	b := w.createBlock("j", Params{}, &work{steps: steps{ready, endless}})
 	b.Start(w.l)
 	w.log = nil
 	reopen := func() error {
@@ -353,9 +348,14 @@ func TestDrainsOfChanges(t *testing.T) {
 func TestNodes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	b := w.createBlock("j", Params{ManualDismiss: true}, &work{steps: steps{sleep}})
+	b := w.createBlock("j", Params{ManualDismiss: true}, &work{steps: steps{endless}})
 	w.check(b.AddNode(w.l, "target", w.graph.Node("b"), block.PermWrite, block.PermAll), "")
 	b.Start(w.l)
+	// They may move to an iothread.
+	other := w.graph.NewContext("t")
+	w.check(w.graph.Node("a").SetContext(w.l, other), "")
+	w.check(w.graph.Node("a").SetContext(w.l, w.graph.Main()), "")
+	w.graph.RetireContext(other)
 	for _, name := range []string{"a", "b"} {
 		w.check(w.graph.DeleteNode(w.l, name), "Node '"+name+"' is busy: block device is in use by block job: mirror")
 	}

@@ -58,7 +58,8 @@ type (
 	UserResumer interface {
 		UserResume(l *aio.Lock, j *Job)
 	}
-	// Completer ends a job that is ready.
+	// Completer ends a job that is ready. If it is paused, what Complete asks
+	// for must wait until the pause is over.
 	Completer interface {
 		Complete(l *aio.Lock, j *Job) error
 	}

@@ -136,6 +136,14 @@ func sleep(co *aio.Co, j *Job) error {
 	return nil
 }
 
+// endless goes on until the job is cancelled.
+func endless(co *aio.Co, j *Job) error {
+	for !j.Cancelled() {
+		j.Yield(co)
+	}
+	return nil
+}
+
 func ready(co *aio.Co, j *Job) error {
 	j.SetReady(co)
 	return nil

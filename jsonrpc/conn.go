@@ -81,21 +81,25 @@ func (l *Listener) serve(t transport) {
 // when its answer was sent, so that a client which does not read its answers
 // gets no further ones.
 func (c *conn) Handle(_ context.Context, _ *jsonrpc2.Conn, r *jsonrpc2.Request) {
-	result, failure := c.execute(r.Method)
-	if r.Notif {
-		return
+	var gone <-chan struct{}
+	c.execute(r.Method, func(result []byte, failure *jsonrpc2.Error) {
+		if r.Notif {
+			return
+		}
+		answer := &jsonrpc2.Response{ID: r.ID, Error: failure}
+		if failure == nil {
+			answer.Result = (*json.RawMessage)(&result)
+		}
+		gone = c.box.put(&message{answer: answer})
+	})
+	if gone != nil {
+		c.await(gone)
 	}
-	answer := &jsonrpc2.Response{ID: r.ID, Error: failure}
-	if failure == nil {
-		answer.Result = (*json.RawMessage)(&result)
-	}
-	c.answer(&message{answer: answer})
 }
 
-// answer waits until an answer is sent, but not for ever once the listener
+// await waits until an answer is sent, but not for ever once the listener
 // closes.
-func (c *conn) answer(m *message) {
-	gone := c.box.put(m)
+func (c *conn) await(gone <-chan struct{}) {
 	select {
 	case <-gone:
 		return
@@ -106,19 +110,23 @@ func (c *conn) answer(m *message) {
 	<-gone
 }
 
-func (c *conn) execute(name string) ([]byte, *jsonrpc2.Error) {
+// execute runs the command that the current request asks for.
+func (c *conn) execute(name string, answer func([]byte, *jsonrpc2.Error)) {
 	args := c.request.Get("params")
 	if args.Exists() && args.Kind() != qjson.Object {
-		return nil, &jsonrpc2.Error{Code: jsonrpc2.CodeInvalidParams, Message: "params must be an object: the command's arguments by name"}
+		answer(nil, &jsonrpc2.Error{Code: jsonrpc2.CodeInvalidParams, Message: "params must be an object: the command's arguments by name"})
+		return
 	}
-	result, err := c.l.Executor.Execute(c.l.ctx, name, args, c.result[:0])
-	if err != nil {
-		return nil, commandError(qerr.From(err))
-	}
-	if c.result = result; cap(result) > keepResult {
-		c.result = nil
-	}
-	return result, nil
+	c.l.Executor.Execute(c.l.ctx, name, args, c.result[:0], func(result []byte, err error) {
+		if err != nil {
+			answer(nil, commandError(qerr.From(err)))
+			return
+		}
+		if c.result = result; cap(result) > keepResult {
+			c.result = nil
+		}
+		answer(result, nil)
+	})
 }
 
 func commandError(e *qerr.Error) *jsonrpc2.Error {
@@ -207,7 +215,7 @@ func (s stream) ReadObject(request any) error {
 		if refusal == nil {
 			return json.Unmarshal(envelope, request)
 		}
-		s.answer(&message{refusal: refusal})
+		s.await(s.box.put(&message{refusal: refusal}))
 	}
 	s.flush()
 	return io.EOF

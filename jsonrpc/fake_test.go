@@ -42,7 +42,11 @@ func newFake() *fake {
 	}
 }
 
-func (f *fake) Execute(_ context.Context, name string, args qjson.Value, out []byte) ([]byte, error) {
+func (f *fake) Execute(_ context.Context, name string, args qjson.Value, out []byte, answer func([]byte, error)) {
+	answer(f.execute(name, args, out))
+}
+
+func (f *fake) execute(name string, args qjson.Value, out []byte) ([]byte, error) {
 	f.mu.Lock()
 	f.executed = append(f.executed, name)
 	f.mu.Unlock()

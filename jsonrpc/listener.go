@@ -14,9 +14,11 @@ import (
 
 // Executor runs commands. Several connections call it at the same time.
 type Executor interface {
-	// Execute runs one command and appends the JSON of its "return" value to
-	// out. args is absent or an object. Errors are those of package qerr.
-	Execute(ctx context.Context, name string, args qjson.Value, out []byte) ([]byte, error)
+	// Execute runs one command and calls answer with the JSON of its "return"
+	// value, appended to out, or with an error of package qerr. What follows
+	// from the command happens only when answer has returned; it must not
+	// wait. args is absent or an object.
+	Execute(ctx context.Context, name string, args qjson.Value, out []byte, answer func(result []byte, err error))
 }
 
 // Events is a source of events.

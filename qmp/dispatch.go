@@ -34,13 +34,26 @@ type Dispatcher struct {
 // returns to out, which is unchanged when it fails. args is absent or an
 // object. Unknown commands are errors of class CommandNotFound.
 func (d *Dispatcher) Execute(ctx context.Context, name string, args qjson.Value, out []byte) ([]byte, error) {
+	var err error
+	Answerer{d}.Execute(ctx, name, args, out, func(result []byte, failure error) { out, err = result, failure })
+	return out, err
+}
+
+// Answerer runs commands as Execute does, for servers of other protocols.
+type Answerer struct{ Dispatcher *Dispatcher }
+
+// Execute runs a command and hands what it returns to answer, which gives the
+// reply its place among the events and must not wait.
+func (a Answerer) Execute(ctx context.Context, name string, args qjson.Value, out []byte, answer func([]byte, error)) {
+	d := a.Dispatcher
 	c := d.Commands.Lookup(name)
 	if c == nil {
-		return out, errUnknown(name)
+		answer(out, errUnknown(name))
+		return
 	}
 	d.turn.Lock()
 	defer d.turn.Unlock()
-	return d.run(ctx, c, args, out)
+	answer(d.run(ctx, c, args, out))
 }
 
 // Shutdown lets no further command begin, neither queued nor new ones; their
