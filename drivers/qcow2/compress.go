@@ -62,7 +62,7 @@ func (i *image) writePacked(co *aio.Co, offset int64, v block.Vec) error {
 	k := s.index(offset)
 	old := s.get(k)
 	i.setEntry(s, k, mapping{word: i.geo.compressedWord(a.host, int64(n))})
-	i.freeEntry(old, freeOther)
+	i.freeEntry(co, old, freeOther)
 	return nil
 }
 

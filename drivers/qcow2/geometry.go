@@ -13,6 +13,8 @@ type geometry struct {
 	subBits  uint
 	subSize  int64
 	extended bool
+	// external says that the data is in a file of its own.
+	external bool
 	// refBits is that of the number of refcounts in a block, refOrder that
 	// of a refcount's width in bits.
 	refBits, refOrder uint
@@ -26,6 +28,7 @@ func newGeometry(h *header) geometry {
 		entrySize:   h.l2EntrySize(),
 		subSize:     h.subclusterSize(),
 		extended:    h.extendedL2(),
+		external:    h.incompatible&featureDataFile != 0,
 		refOrder:    uint(h.refcountOrder),
 		version:     h.version,
 	}
@@ -95,10 +98,10 @@ func (m mapping) compressed() bool { return m.word&flagCompressed != 0 }
 func (m mapping) copied() bool     { return m.word&flagCopied != 0 }
 func (m mapping) host() int64      { return int64(m.word & offsetMask) }
 
-// allocated tells whether the entry holds a cluster of its own. With an
-// external data file the offset 0 is one, if the flag says so.
-func (m mapping) allocated() bool {
-	return !m.compressed() && m.word&(offsetMask|flagCopied) != 0
+// allocated tells whether an entry holds a cluster of its own. With an external
+// data file the offset 0 is one, if the flag says so.
+func (g *geometry) allocated(m mapping) bool {
+	return !m.compressed() && (m.host() != 0 || g.external && m.copied())
 }
 
 // kind is what is found at a guest's offset.
@@ -128,26 +131,26 @@ func (g *geometry) kindOf(m mapping, sub uint) kind {
 	}
 	if !g.extended {
 		switch {
-		case m.word&flagZero != 0 && m.allocated():
+		case m.word&flagZero != 0 && g.allocated(m):
 			return kindZeroAllocated
 		case m.word&flagZero != 0:
 			return kindZero
-		case m.allocated():
+		case g.allocated(m):
 			return kindNormal
 		}
 		return kindUnallocated
 	}
 	alloc, zero := m.bitmap>>sub&1 != 0, m.bitmap>>(sub+subclusters)&1 != 0
 	switch {
-	case alloc && (zero || !m.allocated()):
+	case alloc && (zero || !g.allocated(m)):
 		return kindInvalid
 	case alloc:
 		return kindNormal
-	case zero && m.allocated():
+	case zero && g.allocated(m):
 		return kindZeroAllocated
 	case zero:
 		return kindZero
-	case m.allocated():
+	case g.allocated(m):
 		return kindReserved
 	}
 	return kindUnallocated

@@ -178,22 +178,33 @@ func (i *image) markClean(co *aio.Co) error {
 	return i.setIncompatible(co, 0, featureDirty)
 }
 
-// corrupt reports damage: the first time an event is sent. Fatal damage makes
-// the image unusable, and marks it as damaged if it can be written to.
+// corrupt reports damage. Fatal damage makes the image unusable, and marks it
+// as damaged if it can be written to; other damage is told of once.
 func (i *image) corrupt(co *aio.Co, fatal bool, offset, size int64, format string, args ...any) error {
 	fatal = fatal && !i.node.ReadOnly()
 	err := qerr.From(syscall.EIO)
-	if i.corrupted {
+	if i.corrupted && (!fatal || i.hdr.incompatible&featureCorrupt != 0) {
 		return err
 	}
 	i.corrupted = true
 	if fatal && i.geo.version >= 3 {
-		_ = i.setIncompatible(co, featureCorrupt, 0)
+		i.markCorrupt(co)
 	}
 	i.node.ReportCorrupt(block.Corruption{
 		Message: qerr.New(format, args...).Desc, Offset: offset, Size: size, Fatal: fatal,
 	})
 	return err
+}
+
+// markCorrupt writes the mark whatever it may overwrite: things cannot get
+// worse.
+func (i *image) markCorrupt(co *aio.Co) {
+	i.hdr.incompatible |= featureCorrupt
+	b := block.AlignedMemory(8)
+	be.PutUint64(b, i.hdr.incompatible)
+	if i.file.CoPwritev(co, offsetIncompatible, block.Vec{b}, 0) == nil {
+		_ = i.barrier(co)
+	}
 }
 
 // cleaner drops what nobody uses from the caches, from time to time.

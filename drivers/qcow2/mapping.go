@@ -90,6 +90,12 @@ func (k kind) placed() bool {
 
 // lookup tells what lies at a guest's offset, at most bytes far.
 func (i *image) lookup(co *aio.Co, offset, bytes int64) (extent, error) {
+	return i.lookupFor(co, offset, bytes, false)
+}
+
+// lookupFor is lookup for who reads or writes there: they mind different
+// things.
+func (i *image) lookupFor(co *aio.Co, offset, bytes int64, write bool) (extent, error) {
 	s, err := i.sliceAt(co, offset)
 	if err != nil {
 		return extent{}, err
@@ -102,7 +108,12 @@ func (i *image) lookup(co *aio.Co, offset, bytes int64) (extent, error) {
 	n := s.index(offset)
 	m := s.get(n)
 	e := extent{kind: g.kindOf(m, g.sub(offset)), first: m}
-	if err := i.checkEntry(co, s, n, m, e.kind); err != nil {
+	if write {
+		err = i.checkForWrite(co, s, n, m, e.kind, offset)
+	} else {
+		err = i.checkForRead(co, s, n, m, e.kind, offset)
+	}
+	if err != nil {
 		return extent{}, err
 	}
 	if e.kind.placed() {
@@ -128,23 +139,37 @@ func (i *image) lookup(co *aio.Co, offset, bytes int64) (extent, error) {
 	return e, nil
 }
 
-// checkEntry refuses entries that cannot be.
-func (i *image) checkEntry(co *aio.Co, s slice, n int, m mapping, k kind) error {
-	index := int64(s.first + n)
+// checkForRead refuses entries that cannot be.
+func (i *image) checkForRead(co *aio.Co, s slice, n int, m mapping, k kind, offset int64) error {
+	index := hex(int64(s.first + n))
 	switch {
 	case k == kindInvalid:
-		return i.corrupt(co, true, -1, -1, "Invalid cluster entry found  (L2 offset: %s, L2 index: %s)", hex(s.l2), hex(index))
+		return i.corrupt(co, true, -1, -1, "Invalid cluster entry found  (L2 offset: %s, L2 index: %s)", hex(s.l2), index)
 	case k == kindCompressed && i.external():
 		return i.corrupt(co, true, -1, -1, "Compressed cluster entry found in image with external data file (L2 offset: %s, L2 index: %s)",
-			hex(s.l2), hex(index))
-	case !k.placed():
-		return nil
-	case i.geo.inCluster(m.host()) != 0:
-		what := "Cluster allocation"
-		if k == kindZeroAllocated {
-			what = "Preallocated zero cluster"
-		}
-		return i.corrupt(co, true, -1, -1, "%s offset %s unaligned (L2 offset: %s, L2 index: %s)", what, hex(m.host()), hex(s.l2), hex(index))
+			hex(s.l2), index)
+	case k.placed() && i.geo.inCluster(m.host()) != 0:
+		return i.corrupt(co, true, -1, -1, "Cluster allocation offset %s unaligned (L2 offset: %s, L2 index: %s)",
+			hex(m.host()), hex(s.l2), index)
+	case k.placed() && i.external() && m.host() != i.geo.clusterStart(offset):
+		return i.corrupt(co, true, -1, -1, "External data file host cluster offset %s does not match guest cluster offset: %s, L2 index: %s)",
+			hex(m.host()), hex(i.geo.clusterStart(offset)), index)
+	}
+	return nil
+}
+
+// checkForWrite does it for who will put another entry in its place, unless the
+// cluster can be used again.
+func (i *image) checkForWrite(co *aio.Co, s slice, n int, m mapping, k kind, offset int64) error {
+	what := "Data cluster"
+	if k == kindZeroAllocated && !i.geo.extended {
+		what = "Preallocated zero cluster"
+	}
+	switch {
+	case k == kindInvalid:
+		return i.corrupt(co, true, -1, -1, "Invalid cluster entry found (L2 offset: %s, L2 index: %s)", hex(s.l2), hex(int64(s.first+n)))
+	case i.ours(m) && i.geo.inCluster(m.host()) != 0:
+		return i.corrupt(co, true, -1, -1, "%s offset %s unaligned (guest offset: %s)", what, hex(m.host()), hex(offset))
 	}
 	return nil
 }
@@ -211,6 +236,9 @@ func (i *image) tableContent(co *aio.Co, at int64) ([]byte, error) {
 	return b, i.file.CoPreadv(co, at, block.Vec{b}, 0)
 }
 
+// dataCluster is what clusters are taken for, in messages.
+const dataCluster = "data cluster"
+
 // alloc takes clusters for something.
 func (i *image) alloc(co *aio.Co, n int64, exactly bool, what string) (offset, got int64, err error) {
 	if i.frees.held > maxHeld {
@@ -220,6 +248,12 @@ func (i *image) alloc(co *aio.Co, n int64, exactly bool, what string) (offset, g
 	}
 	offset, got, err = i.refs.alloc(co, n, exactly)
 	if err == nil && offset == 0 {
+		if what == dataCluster {
+			err = i.checkOverlap(co, 0, got<<i.geo.clusterBits, overlapNone)
+		}
+		if err != nil {
+			return 0, 0, err
+		}
 		return 0, 0, i.corrupt(co, true, -1, -1, "Preventing invalid allocation of %s at offset 0", what)
 	}
 	i.used(offset + got<<i.geo.clusterBits)
@@ -227,8 +261,10 @@ func (i *image) alloc(co *aio.Co, n int64, exactly bool, what string) (offset, g
 }
 
 // freeEntry gives up what an entry refers to.
-func (i *image) freeEntry(m mapping, reason freeReason) {
+func (i *image) freeEntry(co *aio.Co, m mapping, reason freeReason) {
 	switch {
+	case !m.compressed() && !i.external() && i.geo.inCluster(m.host()) != 0:
+		_ = i.corrupt(co, false, -1, -1, "Cannot free unaligned cluster %s", hex(m.host()))
 	case m.compressed():
 		at, bytes := i.geo.compressedAt(m.word)
 		i.frees.add(at, bytes, reason)

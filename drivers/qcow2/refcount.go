@@ -28,7 +28,7 @@ func (r *refcounts) blockOf(co *aio.Co, cluster int64) (*table, error) {
 	}
 	if at&(r.img.geo.clusterSize-1) != 0 {
 		return nil, r.img.corrupt(co, true, at, r.img.geo.clusterSize,
-			"Refblock offset %#x unaligned (reftable index: %#x)", at, cluster>>r.img.geo.refBits)
+			"Refblock offset %s unaligned (reftable index: %s)", hex(at), hex(cluster>>r.img.geo.refBits))
 	}
 	return r.cache.get(co, at)
 }

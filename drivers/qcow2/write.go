@@ -134,7 +134,7 @@ func (i *image) inPlace(co *aio.Co, offset, bytes int64) (host, n int64, err err
 		return 0, 0, err
 	}
 	i.awaitWrites(co, offset, offset+1)
-	e, err := i.lookup(co, offset, bytes)
+	e, err := i.lookupFor(co, offset, bytes, true)
 	if err != nil || e.kind != kindNormal || !e.first.copied() {
 		return 0, 0, err
 	}
@@ -183,15 +183,12 @@ func (i *image) allocate(co *aio.Co, offset, bytes int64) (a *allocation, n int6
 	case i.external():
 		a.host = a.start
 	case a.fresh:
-		if a.host, clusters, err = i.alloc(co, clusters, false, "data cluster"); err != nil {
+		if a.host, clusters, err = i.alloc(co, clusters, false, dataCluster); err != nil {
 			return nil, 0, err
 		}
 		err = i.checkOverlap(co, a.host, clusters<<g.clusterBits, overlapNone)
 	default:
 		a.host = first.host()
-		if g.inCluster(a.host) != 0 {
-			return nil, 0, i.checkEntry(co, s, s.index(offset), first, g.kindOf(first, g.sub(offset)))
-		}
 		err = i.checkOverlap(co, a.host, clusters<<g.clusterBits, overlapNone)
 	}
 	if err != nil {
@@ -231,7 +228,7 @@ func (i *image) blankAround(co *aio.Co, a *allocation, from, to int64) (bool, er
 
 // ours tells whether an entry has a cluster that nobody else uses.
 func (i *image) ours(m mapping) bool {
-	return m.allocated() && m.copied()
+	return i.geo.allocated(m) && m.copied()
 }
 
 // sameRun counts the clusters of a request that can be written at once: they
@@ -360,7 +357,7 @@ func (i *image) link(co *aio.Co, a *allocation) error {
 		}
 		i.setEntry(s, n, m)
 		if a.fresh {
-			i.freeEntry(old, freeOther)
+			i.freeEntry(co, old, freeOther)
 		}
 		n++
 	}

@@ -136,7 +136,7 @@ func (i *image) changeSlice(co *aio.Co, offset, end int64, c change) (int64, err
 			continue
 		}
 		i.setEntry(s, n, m)
-		if hole := i.giveUp(old, m, c); hole >= 0 {
+		if hole := i.giveUp(co, old, m, c); hole >= 0 {
 			holes = appendRun(holes, hole, g.clusterSize)
 		}
 	}
@@ -154,8 +154,8 @@ func (i *image) changed(old mapping, from, to int64, c change) mapping {
 		old.bitmap = old.bitmap&^mask | mask<<subclusters
 		return old
 	}
-	keep := old.allocated() && !c.full && (i.opts.noUnref || !c.discard && !c.unmap)
-	nothing := !old.allocated() && !old.compressed() && i.node.Backing() == nil
+	keep := g.allocated(old) && !c.full && (i.opts.noUnref || !c.discard && !c.unmap)
+	nothing := !g.allocated(old) && !old.compressed() && i.node.Backing() == nil
 	switch {
 	case c.discard && (c.full || g.version < 3):
 		return mapping{}
@@ -173,23 +173,23 @@ func (i *image) changed(old mapping, from, to int64, c change) mapping {
 
 // giveUp frees the cluster that an entry had and has no more. It returns
 // where in the file nobody needs the data any more, or -1.
-func (i *image) giveUp(old, m mapping, c change) int64 {
+func (i *image) giveUp(co *aio.Co, old, m mapping, c change) int64 {
 	reason := freeOther
 	if c.discard || c.unmap {
 		reason = freeRequest
 	}
 	whole := !i.geo.extended || m.bitmap&allSubs == 0
-	gone := whole && !old.compressed() && old.allocated() && i.opts.passDiscard[reason] && reason == freeRequest
+	gone := whole && i.geo.allocated(old) && i.opts.passDiscard[reason] && reason == freeRequest
 	if old.compressed() || old.host() != m.host() {
 		// What only this entry had is discarded at once: who loses power
 		// now finds the old data or zeroes, and asked for no more.
 		if gone && old.copied() && !i.external() {
-			i.freeEntry(old, freeNever)
+			i.freeEntry(co, old, freeNever)
 		} else {
-			i.freeEntry(old, reason)
+			i.freeEntry(co, old, reason)
 		}
 	}
-	if gone && old.copied() {
+	if gone && old.copied() && i.geo.inCluster(old.host()) == 0 {
 		return old.host()
 	}
 	return -1
