@@ -176,6 +176,10 @@ type (
 	SpecificInfoGetter interface {
 		SpecificInfo(co *aio.Co) (*SpecificInfo, error)
 	}
+	// Encrypter tells whether the image is encrypted.
+	Encrypter interface {
+		Encrypted() bool
+	}
 	// SnapshotLister lists the snapshots within an image.
 	SnapshotLister interface {
 		Snapshots(co *aio.Co) []SnapshotInfo

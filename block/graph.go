@@ -39,6 +39,8 @@ type Config struct {
 	// SocketFD hands out the descriptor that is meant by an address of a
 	// socket. Nil: there are none.
 	SocketFD func(name string) (*os.File, error)
+	// Secret finds the content of a secret object; nil if there are none.
+	Secret func(id string) ([]byte, error)
 }
 
 // TLSStarter makes a connection secret; see [Config].
@@ -132,6 +134,14 @@ func (g *Graph) contexts() []*aio.Context {
 	g.ctxMu.Lock()
 	defer g.ctxMu.Unlock()
 	return append([]*aio.Context{g.main}, g.extra...)
+}
+
+// Secret finds the content of a secret object.
+func (g *Graph) Secret(id string) ([]byte, error) {
+	if g.cfg.Secret == nil {
+		return nil, qerr.New("No secret with id '%s'", id)
+	}
+	return g.cfg.Secret(id)
 }
 
 // Driver returns the driver with the given name, or nil.

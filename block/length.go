@@ -109,6 +109,12 @@ func (n *Node) CoGetInfo(co *aio.Co) (DriverInfo, error) {
 	return DriverInfo{}, qerr.From(syscall.ENOTSUP)
 }
 
+// Encrypted tells whether the image is encrypted.
+func (n *Node) Encrypted() bool {
+	e, ok := n.instance.(Encrypter)
+	return ok && e.Encrypted()
+}
+
 func (n *Node) resized() {
 	n.truncateDirtyBitmaps()
 	for c := n.parents.head; c != nil; c = c.nextParent {

@@ -220,6 +220,7 @@ func (g *Graph) openDriver(a *OpenArgs) error {
 	}
 	instance, err := n.drv.Open(a)
 	if err != nil {
+		n.instance = nil
 		return a.abandon(err)
 	}
 	n.instance = instance
@@ -231,6 +232,10 @@ func (g *Graph) openDriver(a *OpenArgs) error {
 	}
 	return n.refreshLimits()
 }
+
+// Announce makes the driver's instance known before Open returns, so that a
+// [ChildPermer] is asked when children are attached.
+func (a *OpenArgs) Announce(i Instance) { a.Node.instance = i }
 
 // abandon drops the file that was opened first if the driver did not attach it.
 func (a *OpenArgs) abandon(err error) error {

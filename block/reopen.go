@@ -111,6 +111,9 @@ func (q *reopenQueue) addChild(st *ReopenState, c *Child, keep bool) error {
 		return q.addInline(st, c, explicit.Clone(), explicit, true)
 	case !keep && !isRef && !described && c.name == optBacking && c.explicitIn(st.Node):
 		return qerr.New("%s is missing for '%s'", c.name, st.Node.name)
+	case !keep && !isRef && !described && inherits && c.explicitIn(st.Node):
+		// Nothing is said of it any more, which its driver is to refuse.
+		return q.addInline(st, c, NewOptions(), NewOptions(), false)
 	}
 	return nil
 }
@@ -272,7 +275,7 @@ func resetForbidden(n *Node, options *Options) (string, bool) {
 			// Refused even if it is the same again (observed).
 			return key, true
 		}
-		fixed := !isCommonOption(key) || key == optForceShare
+		fixed := !isCommonOption(key) || key == optForceShare || key == optDriver
 		if fixed && !options.Has(key) && !isChildOption(n, key) && !isMutable(n.drv, key) {
 			return key, true
 		}

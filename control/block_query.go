@@ -5,6 +5,7 @@ import (
 
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/crypto"
 	"github.com/qmpblock/qmpblock/drivers/qcow2"
 	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/schema"
@@ -56,6 +57,7 @@ func blockDeviceInfo(co *aio.Co, n *block.Node, b *block.Backend, flat bool) (*s
 		Ro:             n.ReadOnly(),
 		Drv:            n.Driver().Name,
 		Active:         n.Active(),
+		Encrypted:      n.Encrypted(),
 		DetectZeroes:   schema.BlockdevDetectZeroesOptions(n.DetectZeroes()),
 		WriteThreshold: int64(n.WriteThreshold()),
 		DirtyBitmaps:   dirtyBitmapInfos(n),
@@ -108,6 +110,9 @@ func fillNodeInfo(co *aio.Co, info *schema.ImageInfo, n *block.Node, filename st
 		if di.ClusterSize != 0 {
 			info.ClusterSize = &di.ClusterSize
 		}
+	}
+	if n.Encrypted() {
+		info.Encrypted = new(true)
 	}
 	fillBackingInfo(info, n)
 	info.Snapshots = snapshots(co, n)
@@ -165,6 +170,8 @@ func formatSpecific(co *aio.Co, n *block.Node) (*schema.ImageInfoSpecific, error
 		return fileSpecific(data), nil
 	case qcow2.Specific:
 		return qcow2Specific(data), nil
+	case crypto.Info:
+		return luksSpecific(data), nil
 	}
 	return nil, nil
 }
@@ -202,6 +209,38 @@ func qcow2Specific(q qcow2.Specific) *schema.ImageInfoSpecific {
 		Type:    schema.ImageInfoSpecificKindQcow2,
 		Variant: &schema.ImageInfoSpecificQCow2Wrapper{Data: specific},
 	}
+}
+
+func luksSpecific(l crypto.Info) *schema.ImageInfoSpecific {
+	return &schema.ImageInfoSpecific{
+		Type:    schema.ImageInfoSpecificKindLuks,
+		Variant: &schema.ImageInfoSpecificLUKSWrapper{Data: luksInfo(l)},
+	}
+}
+
+// luksInfo describes a header; what it names are values of the schema.
+func luksInfo(l crypto.Info) schema.QCryptoBlockInfoLUKS {
+	info := schema.QCryptoBlockInfoLUKS{
+		DetachedHeader: l.Detached,
+		PayloadOffset:  l.PayloadOffset,
+		MasterKeyIters: l.MasterKeyIters,
+		Uuid:           l.UUID,
+	}
+	info.CipherAlg, _ = schema.ParseEnum[schema.QCryptoCipherAlgo](l.CipherAlg)
+	info.CipherMode, _ = schema.ParseEnum[schema.QCryptoCipherMode](l.CipherMode)
+	info.IvgenAlg, _ = schema.ParseEnum[schema.QCryptoIVGenAlgo](l.IVGenAlg)
+	info.HashAlg, _ = schema.ParseEnum[schema.QCryptoHashAlgo](l.HashAlg)
+	if hash, ok := schema.ParseEnum[schema.QCryptoHashAlgo](l.IVGenHashAlg); ok {
+		info.IvgenHashAlg = &hash
+	}
+	for _, s := range l.Slots {
+		slot := &schema.QCryptoBlockInfoLUKSSlot{Active: s.Active, KeyOffset: s.KeyOffset}
+		if s.Active {
+			slot.Iters, slot.Stripes = &s.Iters, &s.Stripes
+		}
+		info.Slots = append(info.Slots, slot)
+	}
+	return info
 }
 
 func bitmapInfo(b qcow2.Bitmap) *schema.Qcow2BitmapInfo {

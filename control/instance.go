@@ -126,6 +126,7 @@ func New(cfg Config) *Instance {
 		Panicked:       i.panicked,
 		TLSClient:      i.tlsClient,
 		SocketFD:       i.socketFD,
+		Secret:         func(id string) ([]byte, error) { return i.objects.Secret(id) },
 	})
 	i.graph.Main().RunBetween(i.dispatcher.Turns())
 	i.jobs = i.newJobs()

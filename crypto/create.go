@@ -25,7 +25,7 @@ type CreateOptions struct {
 	// IterTime is how many milliseconds the derivation of the key from the
 	// passphrase takes; nil for 2000.
 	IterTime *int64
-	// Detached says that the data is not behind the header.
+	// Detached says that the data is in another file than the header.
 	Detached bool
 	// Prefix stands before the names of options in errors.
 	Prefix string
@@ -79,7 +79,7 @@ func iterTime(ms *int64) uint64 {
 
 // newLUKS makes a header that says how the volume is encrypted.
 func newLUKS(o CreateOptions) (*LUKS, error) {
-	l := &LUKS{detached: o.Detached, suite: suite{mode: or(o.CipherMode, modeXTS), iv: or(o.IVGenAlg, ivPlain64)}}
+	l := &LUKS{apart: o.Detached, suite: suite{mode: or(o.CipherMode, modeXTS), iv: or(o.IVGenAlg, ivPlain64)}}
 	var err error
 	if l.alg, err = algorithmNamed(or(o.CipherAlg, "aes-256")); err != nil {
 		return nil, err
@@ -135,7 +135,7 @@ func (l *LUKS) layOut() int64 {
 		_ = l.hdr.SetKeySlot(n, s) // of the slots there are
 	}
 	end := headerSectors + keySlots*each
-	if !l.detached {
+	if !l.apart {
 		l.hdr.SetPayloadOffset(end)
 	}
 	return int64(end) * SectorSize

@@ -28,14 +28,15 @@ type LUKS struct {
 	hdr luksy.V1Header
 	suite
 	hash *digest
-	// detached says that the data is not behind the header.
-	detached bool
+	// apart says that the data is in another file than the header, and so
+	// cannot overlap with it.
+	apart bool
 }
 
 // ReadLUKS reads and checks a header. The texts of the errors are the
-// reference's. detached says that the data lies elsewhere.
-func ReadLUKS(r io.ReaderAt, detached bool) (*LUKS, error) {
-	l := &LUKS{detached: detached}
+// reference's. apart says that the data is in another file.
+func ReadLUKS(r io.ReaderAt, apart bool) (*LUKS, error) {
+	l := &LUKS{apart: apart}
 	if _, err := r.ReadAt(l.hdr[:], 0); err != nil {
 		return nil, qerr.Prepend(err, "Unable to read LUKS header: ")
 	}
@@ -48,6 +49,11 @@ func ReadLUKS(r io.ReaderAt, detached bool) (*LUKS, error) {
 		}
 	}
 	return l, l.parseNames()
+}
+
+// ProbeLUKS tells whether a file that begins with head has a header.
+func ProbeLUKS(head []byte) bool {
+	return len(head) >= 8 && bytes.HasPrefix(head, []byte(luksy.V1Magic)) && head[6] == 0 && head[7] == 1
 }
 
 func (l *LUKS) checkHeader() error {
@@ -63,7 +69,7 @@ func (l *LUKS) checkHeader() error {
 		return qerr.New("LUKS header cipher mode is not NUL terminated")
 	case !terminated(h.HashSpec(), 32):
 		return qerr.New("LUKS header hash spec is not NUL terminated")
-	case !l.detached && h.PayloadOffset() < headerSectors:
+	case !l.apart && h.PayloadOffset() < headerSectors:
 		return qerr.New("LUKS payload is overlapping with the header")
 	case h.MKDigestIter() == 0:
 		return qerr.New("LUKS key iteration count is zero")
@@ -88,13 +94,13 @@ func (l *LUKS) checkSlot(n int) error {
 	switch {
 	case s.Stripes() != stripes:
 		return qerr.New("Keyslot %d is corrupted (stripes %d != %d)", n, int32(s.Stripes()), stripes)
-	case start < headerSectors:
-		return qerr.New("Keyslot %d is overlapping with the LUKS header", n)
 	case err != nil:
 		return qerr.New("Keyslot %d state (active/disable) is corrupted", n)
 	case active && s.Iterations() == 0:
 		return qerr.New("Keyslot %d iteration count is zero", n)
-	case !l.detached && start+length > l.hdr.PayloadOffset():
+	case start < headerSectors:
+		return qerr.New("Keyslot %d is overlapping with the LUKS header", n)
+	case !l.apart && start+length > l.hdr.PayloadOffset():
 		return qerr.New("Keyslot %d is overlapping with the encrypted payload", n)
 	}
 	for m := n + 1; m < keySlots; m++ {
@@ -172,7 +178,9 @@ func (l *LUKS) PayloadOffset() int64 { return int64(l.hdr.PayloadOffset()) * Sec
 type Info struct {
 	CipherAlg, CipherMode, IVGenAlg, HashAlg string
 	// IVGenHashAlg is "" if the generator uses none.
-	IVGenHashAlg   string
+	IVGenHashAlg string
+	// Detached says that the data begins where its file does, and so is not
+	// in the header's.
 	Detached       bool
 	PayloadOffset  int64 // bytes
 	MasterKeyIters int64
@@ -195,7 +203,7 @@ func (l *LUKS) Info() Info {
 		CipherMode:     l.mode,
 		IVGenAlg:       l.iv,
 		HashAlg:        l.hash.name,
-		Detached:       l.detached,
+		Detached:       l.PayloadOffset() == 0,
 		PayloadOffset:  l.PayloadOffset(),
 		MasterKeyIters: int64(l.hdr.MKDigestIter()),
 		UUID:           cString(l.hdr.UUID()),

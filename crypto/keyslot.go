@@ -10,6 +10,22 @@ import (
 	"github.com/qmpblock/qmpblock/qerr"
 )
 
+// OpenLUKS reads a header and opens its volume with the passphrase in a secret.
+// As in the reference the secret is looked for first; prefix stands before the
+// name of its option in errors.
+func OpenLUKS(r io.ReaderAt, apart bool, id, prefix string, secrets Secrets) (*LUKS, *Volume, error) {
+	passphrase, err := secrets.required(id, prefix)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := ReadLUKS(r, apart)
+	if err != nil {
+		return nil, nil, err
+	}
+	v, err := l.Unlock(r, passphrase)
+	return l, v, err
+}
+
 // Unlock opens the volume with a passphrase that any of the slots knows. r is
 // where the header is.
 func (l *LUKS) Unlock(r io.ReaderAt, passphrase []byte) (*Volume, error) {

@@ -38,7 +38,7 @@ func (d *disk) WriteAt(p []byte, off int64) (int, error) {
 
 // secrets is a store for tests.
 func secrets(id string) ([]byte, error) {
-	known := map[string]string{"s0": "hunter2", "s1": "second", "s2": "third", "empty": "", "binary": "\xff"}
+	known := map[string]string{"s0": "hunter2", "s1": "second", "s2": "third", "empty": "", "binary": "\xff", "nul": "a\x00b"}
 	if s, ok := known[id]; ok {
 		return []byte(s), nil
 	}
@@ -467,11 +467,11 @@ func FuzzHeader(f *testing.F) {
 	d, l, _ := create(f, CreateOptions{CipherAlg: "aes-128", CipherMode: modeCBC, IVGenAlg: ivESSIV})
 	f.Add(d.b[:headerSize], false)
 	f.Add(l.hdr[:], true)
-	f.Fuzz(func(t *testing.T, b []byte, detached bool) {
+	f.Fuzz(func(t *testing.T, b []byte, apart bool) {
 		if len(b) > headerSize {
 			b = b[:headerSize]
 		}
-		l, err := ReadLUKS(&disk{b}, detached)
+		l, err := ReadLUKS(&disk{b}, apart)
 		if err != nil {
 			return
 		}

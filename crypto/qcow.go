@@ -16,18 +16,3 @@ func OpenQCow(id, prefix string, secrets Secrets) (*Volume, error) {
 	copy(key, password)
 	return newVolume(suite{alg: alg, mode: modeCBC, iv: ivPlain64}, key)
 }
-
-// OpenLUKS reads a header and opens its volume with the passphrase in a secret.
-// As in the reference the secret is looked for first.
-func OpenLUKS(r Storage, detached bool, id, prefix string, secrets Secrets) (*LUKS, *Volume, error) {
-	passphrase, err := secrets.required(id, prefix)
-	if err != nil {
-		return nil, nil, err
-	}
-	l, err := ReadLUKS(r, detached)
-	if err != nil {
-		return nil, nil, err
-	}
-	v, err := l.Unlock(r, passphrase)
-	return l, v, err
-}

@@ -1,6 +1,7 @@
 package crypto
 
 import (
+	"bytes"
 	"unicode/utf8"
 
 	"github.com/qmpblock/qmpblock/qerr"
@@ -9,16 +10,14 @@ import (
 // Secrets finds the content of a secret by its id.
 type Secrets func(id string) ([]byte, error)
 
-// passphrase is the content of a secret as a passphrase, which is text.
+// passphrase is the content of a secret as a passphrase, which is text
+// without NUL.
 func (s Secrets) passphrase(id string) ([]byte, error) {
-	if s == nil {
-		return nil, qerr.New("No secret with id '%s'", id)
-	}
 	b, err := s(id)
 	if err != nil {
 		return nil, err
 	}
-	if !utf8.Valid(b) {
+	if !utf8.Valid(b) || bytes.IndexByte(b, 0) >= 0 {
 		return nil, qerr.New("Data from secret %s is not valid UTF-8", id)
 	}
 	return b, nil

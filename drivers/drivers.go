@@ -7,6 +7,7 @@ import (
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/drivers/blklogwrites"
 	"github.com/qmpblock/qmpblock/drivers/file"
+	"github.com/qmpblock/qmpblock/drivers/luks"
 	"github.com/qmpblock/qmpblock/drivers/nbd"
 	"github.com/qmpblock/qmpblock/drivers/null"
 	"github.com/qmpblock/qmpblock/drivers/qcow2"
@@ -24,6 +25,7 @@ func All() []*block.Driver {
 		null.Aio(),
 		raw.Driver(),
 		qcow2.Driver(),
+		luks.Driver(),
 		blklogwrites.Driver(),
 	}
 }
