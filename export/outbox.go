@@ -8,6 +8,10 @@ import (
 // corked is how much of replies may wait for company, in bytes.
 const corked = 256 << 10
 
+// sendBuffer is the room for replies that the client has not read yet, in
+// bytes: a reply that fits leaves without waiting.
+const sendBuffer = 1 << 20
+
 // maxGather bounds the pieces of one write.
 const maxGather = 1024
 
@@ -28,8 +32,11 @@ type outbox struct {
 
 func (o *outbox) init(conn net.Conn) {
 	o.conn = conn
-	switch conn.(type) {
-	case *net.UnixConn, *net.TCPConn:
+	switch c := conn.(type) {
+	case *net.UnixConn:
+		// The system may give less; replies leave in more pieces then.
+		_ = c.SetWriteBuffer(sendBuffer)
+	case *net.TCPConn: // whose buffers grow by themselves
 	default:
 		o.secret = true
 	}
