@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/digitalocean/go-qemu/qmp"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/qmpblock/qmpblock/tests/qmp/daemon"
@@ -434,19 +435,9 @@ func TestCarriers(t *testing.T) {
 	t.Run("fd", func(t *testing.T) {
 		t.Parallel()
 		dir := shortDir(t)
-		l, err := net.Listen("unix", filepath.Join(dir, "n.sock"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		f, err := l.(*net.UnixListener).File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		args := append(ours(t).Storage[1:], append([]string{"--nbd-server", "addr.type=fd,addr.str=3"}, exports...)...)
+		args := append(ours(t).Storage[1:], append([]string{"--nbd-server", "addr.type=fd,addr.str=3", "--pidfile", "pid"}, exports...)...)
 		c := exec.Command(ours(t).Storage[0], args...)
-		c.ExtraFiles, c.Dir = []*os.File{f}, dir
+		c.ExtraFiles, c.Dir = []*os.File{listener(t, dir)}, dir
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -458,8 +449,64 @@ func TestCarriers(t *testing.T) {
 				t.Error(err)
 			}
 		}()
+		// Whoever connects before it has an export finds none.
+		eventually(t, "the daemon is up", func() bool {
+			_, err := os.Stat(filepath.Join(dir, "pid"))
+			return err == nil
+		})
 		if out := must(t, dir, "nbdinfo", "--size", uriX); out != "4096\n" {
 			t.Errorf("%s", out)
 		}
 	})
+	t.Run("getfd", func(t *testing.T) {
+		t.Parallel()
+		dir := shortDir(t)
+		p, err := daemon.Start(append(ours(t).System, "-S", "-qmp", "unix:"+dir+"/m.sock,server=on,wait=off"), dir, os.Environ())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Kill)
+		if err := p.AwaitSocket(filepath.Join(dir, "m.sock"), patience); err != nil {
+			t.Fatalf("%v\n%s", err, p.Output())
+		}
+		m, err := qmp.NewSocketMonitor("unix", filepath.Join(dir, "m.sock"), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Connect(); err != nil {
+			t.Fatal(err)
+		}
+		defer m.Disconnect()
+		if _, err := m.RunWithFile([]byte(`{"execute": "getfd", "arguments": {"fdname": "listener"}}`), listener(t, dir)); err != nil {
+			t.Fatal(err)
+		}
+		for _, command := range []string{
+			`{"execute": "nbd-server-start", "arguments": {"addr": {"type": "fd", "data": {"str": "listener"}}}}`,
+			`{"execute": "blockdev-add", "arguments": {"driver": "null-co", "node-name": "n", "size": 4096}}`,
+			`{"execute": "nbd-server-add", "arguments": {"device": "n", "name": "x"}}`,
+		} {
+			if _, err := m.Run([]byte(command)); err != nil {
+				t.Fatalf("%s: %v", command, err)
+			}
+		}
+		if out := must(t, dir, "nbdinfo", "--size", uriX); out != "4096\n" {
+			t.Errorf("%s", out)
+		}
+	})
+}
+
+// listener is a socket that listens in a folder, to be passed on.
+func listener(t *testing.T, dir string) *os.File {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(dir, "n.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	f, err := l.(*net.UnixListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }
