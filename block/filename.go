@@ -49,6 +49,7 @@ func (n *Node) describeData() name {
 	}
 	if n.backing == nil && n.backingOverridden() {
 		full.Set(optBacking, NullOpt)
+		tree.child(optBacking).value = NullOpt
 	}
 	full.Set(optDriver, StringOpt(n.drv.Name))
 	tree.child(optDriver).value = StringOpt(n.drv.Name)

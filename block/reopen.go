@@ -24,10 +24,10 @@ type ReopenState struct {
 	replaced          []replacedChild
 }
 
-// replacedChild is a child that the new options put in another's place.
+// replacedChild is a change of a child that the new options ask for.
 type replacedChild struct {
-	child *Child
-	to    *Node
+	child *Child // nil for a backing file where there was none
+	to    *Node  // nil for none
 }
 
 // reopenStates finds the change that a node is about to undergo.
@@ -80,6 +80,11 @@ func (q *reopenQueue) add(n *Node, options, explicit *Options, keep bool) error 
 		q.order = append(q.order, st)
 		q.states[n] = st
 	}
+	if !keep {
+		if err := checkBackingNamed(n, options); err != nil {
+			return err
+		}
+	}
 	options.Merge(st.options)
 	explicit.Merge(st.explicit)
 	st.options, st.explicit = options, explicit
@@ -109,11 +114,19 @@ func (q *reopenQueue) addChild(st *ReopenState, c *Child, keep bool) error {
 			explicit = queued.explicit
 		}
 		return q.addInline(st, c, explicit.Clone(), explicit, true)
-	case !keep && !isRef && !described && c.name == optBacking && c.explicitIn(st.Node):
-		return qerr.New("%s is missing for '%s'", c.name, st.Node.name)
-	case !keep && !isRef && !described && inherits && c.explicitIn(st.Node):
-		// Nothing is said of it any more, which its driver is to refuse.
-		return q.addInline(st, c, NewOptions(), NewOptions(), false)
+	case inherits && !isRef && c.name != optBacking:
+		// It would be left without any options (observed with data-file).
+		return qerr.New("Option '%s' cannot be reset to its default value", optDriver)
+	}
+	return nil
+}
+
+// checkBackingNamed: a backing file that a user has chosen, or chosen to be
+// none, must be named again.
+func checkBackingNamed(n *Node, options *Options) error {
+	had := n.explicit.Has(optBacking) || n.explicit.HasSub(optBacking)
+	if n.drv.SupportsBacking && had && !options.Has(optBacking) && !options.HasSub(optBacking) {
+		return qerr.New("%s is missing for '%s'", optBacking, n.name)
 	}
 	return nil
 }
@@ -124,11 +137,6 @@ func (q *reopenQueue) addInline(st *ReopenState, c *Child, options, explicit *Op
 		options.Merge(c.node.options)
 	}
 	return q.add(c.node, options, explicit, keep)
-}
-
-// explicitIn tells whether a user, rather than the image, chose the child.
-func (c *Child) explicitIn(n *Node) bool {
-	return n.explicit.Has(c.name) || n.explicit.HasSub(c.name)
 }
 
 func (q *reopenQueue) endDrains() {
@@ -197,9 +205,7 @@ func (q *reopenQueue) apply(w *Write) error {
 	for i, st := range q.order {
 		nodes[i] = st.Node
 		for _, r := range st.replaced {
-			r.to.ref()
-			w.onAbort(func() { r.to.refs-- })
-			if err := w.ReplaceChild(r.child, r.to, q.states); err != nil {
+			if err := q.replace(w, st.Node, r); err != nil {
 				return err
 			}
 		}
@@ -209,6 +215,25 @@ func (q *reopenQueue) apply(w *Write) error {
 	}
 	// The new flags must be in force when drivers set their permissions.
 	w.commit = append([]func(){q.commit}, w.commit...)
+	return nil
+}
+
+// replace changes one child.
+func (q *reopenQueue) replace(w *Write, n *Node, r replacedChild) error {
+	if r.to == nil {
+		return w.DetachChild(r.child)
+	}
+	r.to.ref()
+	w.onAbort(func() { r.to.refs-- })
+	if r.child != nil {
+		return w.ReplaceChild(r.child, r.to, q.states)
+	}
+	c, err := w.AttachChild(n, r.to, optBacking, RoleCOW)
+	if err != nil {
+		return err
+	}
+	n.backing = c
+	w.onAbort(func() { n.backing = nil })
 	return nil
 }
 
@@ -275,7 +300,7 @@ func resetForbidden(n *Node, options *Options) (string, bool) {
 			// Refused even if it is the same again (observed).
 			return key, true
 		}
-		fixed := !isCommonOption(key) || key == optForceShare || key == optDriver
+		fixed := !isCommonOption(key) || key == optForceShare
 		if fixed && !options.Has(key) && !isChildOption(n, key) && !isMutable(n.drv, key) {
 			return key, true
 		}
@@ -307,6 +332,13 @@ func isChildOption(n *Node, key string) bool {
 func (q *reopenQueue) findReplaced(st *ReopenState) error {
 	for _, name := range []string{optBacking, optFile} {
 		ref, ok := st.Options.Get(name)
+		if ok && ref.Kind() == qjson.Null && name == optBacking && st.Node.drv.SupportsBacking {
+			st.Options.Delete(name)
+			if c := st.Node.Child(name); c != nil {
+				st.replaced = append(st.replaced, replacedChild{c, nil})
+			}
+			continue
+		}
 		if !ok || ref.Kind() != qjson.String {
 			continue
 		}
@@ -322,7 +354,7 @@ func (q *reopenQueue) findReplaced(st *ReopenState) error {
 		if reaches(to, st.Node) {
 			return qerr.New("Making '%s' a %s child of '%s' would create a cycle", to.name, name, st.Node.name)
 		}
-		if c == nil {
+		if c == nil && !(name == optBacking && st.Node.drv.SupportsBacking) {
 			return qerr.New("Cannot set %s child to format node without file child", name)
 		}
 		st.Options.Delete(name)

@@ -48,6 +48,8 @@ type image struct {
 
 	// dirtyBit is set in the header: refcounts may be too low.
 	dirtyBit bool
+	// hollow says that clusters are allocated that have no data yet.
+	hollow, hollowKnown bool
 	// unrepaired is set until somebody has counted them.
 	unrepaired bool
 	corrupted  bool
@@ -133,7 +135,13 @@ func (i *image) modifying(co *aio.Co) error {
 			return err
 		}
 	}
-	stale := i.hdr.autoclear &^ autoclearDataRaw
+	return i.clearStale(co, autoclearDataRaw)
+}
+
+// clearStale clears the features that are not kept up to date, but for those
+// in keep.
+func (i *image) clearStale(co *aio.Co, keep uint64) error {
+	stale := i.hdr.autoclear &^ keep
 	if stale == 0 || i.geo.version < 3 {
 		return nil
 	}
@@ -143,7 +151,9 @@ func (i *image) modifying(co *aio.Co) error {
 		return err
 	}
 	i.hdr.autoclear &^= stale
-	i.bitmaps = nil
+	if stale&autoclearBitmaps != 0 {
+		i.bitmaps, i.hdr.bitmaps = nil, bitmapsExtension{}
+	}
 	return i.barrier(co)
 }
 

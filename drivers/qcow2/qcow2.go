@@ -189,7 +189,14 @@ func (i *image) loadTables(co *aio.Co) error {
 	}
 	i.dirtyBit = i.hdr.incompatible&featureDirty != 0
 	i.unrepaired = i.dirtyBit
-	if i.unrepaired && i.writable() {
+	if !i.writable() {
+		return nil
+	}
+	// Bitmaps can be told of until something changes.
+	if err := i.clearStale(co, autoclearDataRaw|autoclearBitmaps); err != nil {
+		return qerr.Prepend(err, "Could not update qcow2 header: ")
+	}
+	if i.unrepaired {
 		return i.repair(co)
 	}
 	return nil

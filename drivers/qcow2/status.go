@@ -5,10 +5,12 @@ import (
 	"github.com/qmpblock/qmpblock/block/aio"
 )
 
-// CoBlockStatus tells what the entries say.
-func (i *image) CoBlockStatus(co *aio.Co, _ bool, offset, bytes int64) (block.Status, error) {
+// CoBlockStatus tells what the entries say. Only where clusters are allocated
+// that have no data yet, the file is asked as well.
+func (i *image) CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) (block.Status, error) {
 	i.mu.lock(co)
 	e, err := i.lookup(co, offset, bytes)
+	hollow := err == nil && wantZero && e.kind == kindNormal && i.isHollow(co)
 	i.mu.unlock()
 	if err != nil {
 		return block.Status{}, err
@@ -23,11 +25,44 @@ func (i *image) CoBlockStatus(co *aio.Co, _ bool, offset, bytes int64) (block.St
 		st.Flags |= block.StatusZero
 	case kindNormal:
 		st.Flags |= block.StatusData
-		if !i.external() || i.hdr.dataRaw() {
+		if hollow {
 			st.Flags |= block.StatusRecurse
 		}
 	case kindCompressed:
 		st.Flags |= block.StatusData | block.StatusCompressed
 	}
 	return st, nil
+}
+
+// isHollow tells whether clearly more clusters are counted than the file takes
+// on disk, as when metadata is preallocated. It is found out once.
+func (i *image) isHollow(co *aio.Co) bool {
+	if !i.hollowKnown {
+		i.hollow, i.hollowKnown = i.findHollow(co), true
+	}
+	return i.hollow
+}
+
+func (i *image) findHollow(co *aio.Co) bool {
+	length, err := i.file.Node().CoGetLength(co)
+	if err != nil {
+		return false
+	}
+	onDisk, err := i.file.Node().CoGetAllocatedFileSize(co)
+	if err != nil {
+		return false
+	}
+	most := onDisk >> i.geo.clusterBits
+	most = max(most*10/9, most+2)
+	counted := int64(0)
+	for c := int64(0); c < i.geo.clusters(length) && counted < most; c++ {
+		uses, err := i.refs.get(co, c)
+		if err != nil {
+			return false
+		}
+		if uses > 0 {
+			counted++
+		}
+	}
+	return counted >= most
 }

@@ -16,7 +16,7 @@ func (i *image) CoTruncate(co *aio.Co, offset int64, exact bool, prealloc block.
 	i.mu.lock(co)
 	defer i.mu.unlock()
 	if len(i.snapshots) > 0 && i.geo.version < 3 {
-		return qerr.WithErrnoOnly(syscall.ENOTSUP, "Can't resize a version 2 image which has snapshots")
+		return qerr.WithErrnoOnly(syscall.ENOTSUP, "Can't resize a v2 image which has snapshots")
 	}
 	if err := i.modifying(co); err != nil {
 		return err
@@ -149,13 +149,10 @@ func (i *image) grow(co *aio.Co, old, size int64, exact bool, prealloc block.Pre
 	return i.setSize(co, size)
 }
 
-// growData makes an external data file longer where it is a disk of its own,
-// or is to be allocated.
+// growData makes an external data file longer. Where that is a disk of its own
+// it is cut as well, to be as long as was asked.
 func (i *image) growData(co *aio.Co, size int64, exact bool, prealloc block.PreallocMode) error {
 	raw := i.hdr.dataRaw()
-	if !raw && prealloc == block.PreallocOff {
-		return nil
-	}
 	length, err := i.data.Node().CoGetLength(co)
 	if err != nil {
 		return err
@@ -276,6 +273,7 @@ func (i *image) preallocate(co *aio.Co, from, to int64, mode block.PreallocMode,
 	if err := i.needDirtyBit(co); err != nil {
 		return err
 	}
+	i.hollowKnown = false
 	if mode >= block.PreallocFalloc && !i.external() {
 		// Room for the L2 tables goes first, as in the reference.
 		perTable := i.geo.clusterSize << i.geo.l2Bits
