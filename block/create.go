@@ -47,8 +47,7 @@ func (a *CreateArgs) Use(co *aio.Co, name string, perm, shared Perm) (*Backend, 
 	})
 }
 
-// open finds or opens a node. Other than children of nodes, an inline one may
-// have no driver of its own but what its file says.
+// open finds the node that the options name, or opens the one they describe.
 func (a *CreateArgs) open(l *aio.Lock, name string) (*Node, error) {
 	r := &openRequest{options: a.Options.Sub(name, true), flags: FlagRDWR}
 	if ref, ok := a.Options.Get(name); ok {

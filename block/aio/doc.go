@@ -31,6 +31,19 @@
 // Forgetting to release the lock here is the classical deadlock of such code;
 // the types leave no way to forget it.
 //
+// # Turns
+//
+// Some coroutines have to take turns with everybody else in a context, so that
+// what they do has a place among what others do: jobs, whose events come before
+// or behind the reply to a command. [Context.Start] runs a coroutine on the turn
+// of a lock's holder, who lends it the lock and waits. The turn ends when the
+// coroutine ends, sleeps ([Sleeper]), yields, or goes to the medium
+// ([Co.BeginBlocking]); whoever wakes it lends it another one. What follows from
+// the end of such a coroutine is done before the lock is given back. A coroutine
+// that came back from the medium asks for a turn ([Co.TakeTurn]) when it needs
+// one, and gets it when somebody polls, or between the steps of the context's
+// owner ([Context.RunBetween]).
+//
 // # Who may open a driver
 //
 // Opening a driver asks for the image's length and so goes through the mixed
