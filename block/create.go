@@ -58,6 +58,9 @@ func (a *CreateArgs) open(l *aio.Lock, name string) (*Node, error) {
 	if r.reference == nil && r.options.Len() == 0 {
 		return nil, qerr.New("A block device must be specified for \"%s\"", name)
 	}
+	if r.reference == nil {
+		r.options.setRootDefaults()
+	}
 	return a.graph.openNode(l, r)
 }
 

@@ -17,9 +17,7 @@ func (g *Graph) AddNode(h aio.Holder, options *Options) (*Node, error) {
 	if !options.Has(optNodeName) {
 		return nil, qerr.New("'node-name' must be specified for the root node")
 	}
-	options.SetDefault(optCacheDirect, BoolOpt(false))
-	options.SetDefault(optCacheNoFlush, BoolOpt(false))
-	options.SetDefault(optReadOnly, BoolOpt(false))
+	options.setRootDefaults()
 	return onMain(g, h, func(l *aio.Lock) (*Node, error) {
 		n, err := g.openNode(l, &openRequest{options: options, flags: FlagRDWR})
 		if err != nil {
@@ -28,6 +26,13 @@ func (g *Graph) AddNode(h aio.Holder, options *Options) (*Node, error) {
 		n.monitorOwned = true
 		return n, nil
 	})
+}
+
+// setRootDefaults sets what a node inherits that has nobody to inherit from.
+func (o *Options) setRootDefaults() {
+	o.SetDefault(optCacheDirect, BoolOpt(false))
+	o.SetDefault(optCacheNoFlush, BoolOpt(false))
+	o.SetDefault(optReadOnly, BoolOpt(false))
 }
 
 // onMain runs f with the main context's lock. A coroutine gives up the graph
