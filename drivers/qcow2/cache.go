@@ -76,21 +76,6 @@ func (c *cache) get(co *aio.Co, offset int64) (*table, error) {
 	return t, nil
 }
 
-// fresh returns a table for an offset that is about to be filled, zeroed.
-func (c *cache) fresh(co *aio.Co, offset int64) (*table, error) {
-	t := c.at[offset]
-	if t == nil {
-		var err error
-		if t, err = c.room(co); err != nil {
-			return nil, err
-		}
-		c.enter(t, offset)
-	}
-	clear(t.data)
-	c.setDirty(t)
-	return t, nil
-}
-
 func (c *cache) enter(t *table, offset int64) {
 	t.offset = offset
 	c.at[offset] = t
@@ -205,11 +190,4 @@ func (c *cache) clean() {
 		t = next
 	}
 	c.round++
-}
-
-// empty drops everything; what has changed is lost.
-func (c *cache) empty() {
-	clear(c.at)
-	c.dirty = nil
-	c.lru.prev, c.lru.next = &c.lru, &c.lru
 }
