@@ -78,3 +78,9 @@ func (n *Node) Amender() Amender {
 	a, _ := n.instance.(Amender)
 	return a
 }
+
+// RefreshPerms computes anew what the node takes of its children, for a driver
+// whose needs have changed.
+func (n *Node) RefreshPerms(l *aio.Lock) error {
+	return n.graph.Write(l, "permissions of "+n.name, func(w *Write) error { return w.refreshPerms(nil, n) })
+}

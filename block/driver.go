@@ -90,6 +90,12 @@ type (
 	Amender interface {
 		CoAmend(co *aio.Co, o *Options, force bool) error
 	}
+	// AmendPreparer is told before an amendment begins, which it may refuse,
+	// and when it is over, also if it was refused.
+	AmendPreparer interface {
+		AmendBegin(l *aio.Lock) error
+		AmendEnd(l *aio.Lock)
+	}
 	// Reader reads. Flags may hold Immediate if Limits.ReadFlags does.
 	Reader interface {
 		CoPreadv(co *aio.Co, offset int64, v Vec, flags ReqFlags) error

@@ -30,11 +30,25 @@ func (k *imageJob) Run(co *aio.Co, j *jobs.Job) error {
 	return k.run(co)
 }
 
+// amendJob is the job of an image whose driver gets ready before it.
+type amendJob struct {
+	imageJob
+	driver block.AmendPreparer
+}
+
+func (k *amendJob) Clean(l *aio.Lock, _ *jobs.Job) { k.driver.AmendEnd(l) }
+
 // startImageJob starts a job that the user has to dismiss.
-func (i *Instance) startImageJob(l *aio.Lock, id string, k *imageJob) error {
+func (i *Instance) startImageJob(l *aio.Lock, id string, k jobs.Kind) error {
 	j, err := i.jobs.Create(l, k, jobs.Params{ID: id, ManualDismiss: true})
 	if err != nil {
 		return err
+	}
+	if amend, ok := k.(*amendJob); ok {
+		if err := amend.driver.AmendBegin(l); err != nil {
+			j.GiveUp(l)
+			return err
+		}
 	}
 	j.Start(l)
 	return nil
@@ -87,9 +101,11 @@ func (i *Instance) blockdevAmend(l *aio.Lock, a *schema.XBlockdevAmendArguments)
 	}
 	o.Delete("driver")
 	force := deref(a.Force)
-	return i.startImageJob(l, a.JobId, &imageJob{jobs.Amend, func(co *aio.Co) error {
-		return amender.CoAmend(co, o, force)
-	}})
+	k := imageJob{jobs.Amend, func(co *aio.Co) error { return amender.CoAmend(co, o, force) }}
+	if preparer, ok := amender.(block.AmendPreparer); ok {
+		return i.startImageJob(l, a.JobId, &amendJob{k, preparer})
+	}
+	return i.startImageJob(l, a.JobId, &k)
 }
 
 // flatten makes options of a decoded argument's JSON.

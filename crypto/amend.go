@@ -57,7 +57,11 @@ func (l *LUKS) amendActive(s Storage, o AmendOptions, secrets Secrets) error {
 	if passphrase, err = secrets.passphrase(*o.NewSecret); err != nil {
 		return err
 	}
-	return l.storeKey(s, n, key, passphrase, iterTime(o.IterTime))
+	iterations, err := l.hash.iterations(iterTime(o.IterTime), 1, len(key))
+	if err != nil {
+		return err
+	}
+	return l.storeKey(s, n, key, passphrase, iterations)
 }
 
 // freeSlot is the slot that is to be filled.

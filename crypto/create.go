@@ -59,15 +59,15 @@ func CreateLUKS(o CreateOptions, secrets Secrets, room func(size int64) (Storage
 	if err := l.sign(key, ms); err != nil {
 		return nil, nil, err
 	}
-	// The time is checked before anything changes.
-	if _, err := l.hash.iterations(ms, 1, len(key)); err != nil {
+	iterations, err := l.hash.iterations(ms, 1, len(key))
+	if err != nil {
 		return nil, nil, err
 	}
 	s, err := room(size)
 	if err != nil {
 		return nil, nil, err
 	}
-	return l, v, l.storeKey(s, 0, key, passphrase, ms)
+	return l, v, l.storeKey(s, 0, key, passphrase, iterations)
 }
 
 func iterTime(ms *int64) uint64 {

@@ -76,13 +76,9 @@ func (l *LUKS) openSlot(r io.ReaderAt, n int, passphrase []byte) ([]byte, error)
 	return key, nil
 }
 
-// storeKey puts the volume's key into a slot under a passphrase, whose
-// derivation is to take so many milliseconds, and then says so in the header.
-func (l *LUKS) storeKey(w io.WriterAt, n int, key, passphrase []byte, ms uint64) error {
-	iterations, err := l.hash.iterations(ms, 1, len(key))
-	if err != nil {
-		return err
-	}
+// storeKey puts the volume's key into a slot under a passphrase, derived with so
+// many iterations, and then says so in the header.
+func (l *LUKS) storeKey(w io.WriterAt, n int, key, passphrase []byte, iterations uint32) error {
 	s := l.slot(n)
 	salt := make([]byte, saltSize)
 	rand.Read(salt)

@@ -24,7 +24,7 @@ func (d *descriptor) setLength(to int64, prealloc block.PreallocMode) error {
 		return failed(err, "Could not stat file")
 	}
 	if to < length && prealloc != block.PreallocOff {
-		return qerr.WithErrnoOnly(unix.EINVAL, "Cannot use preallocation for shrinking files")
+		return qerr.WithErrnoOnly(unix.ENOTSUP, "Cannot use preallocation for shrinking files")
 	}
 	switch prealloc {
 	case block.PreallocOff:

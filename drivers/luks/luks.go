@@ -3,6 +3,7 @@ package luks
 import (
 	"math"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/qmpblock/qmpblock/block"
@@ -24,6 +25,7 @@ func Driver() *block.Driver {
 		StrongOptions: []string{optKeySecret},
 		Probe:         probe,
 		Open:          open,
+		Create:        create,
 	}
 }
 
@@ -42,9 +44,11 @@ type volume struct {
 	secret string       // id of the secret it was opened with
 	*crypto.Volume
 	payload int64 // where the disk begins in the file, in bytes
-
-	mu   sync.Mutex // protects luks
-	luks *crypto.LUKS
+	// luks is the header. It changes as a whole, by one amendment at a time.
+	luks  atomic.Pointer[crypto.LUKS]
+	amend sync.Mutex
+	// amending counts the amendments under way, in the main context.
+	amending int
 }
 
 func open(a *block.OpenArgs) (_ block.Instance, err error) {
@@ -63,12 +67,14 @@ func open(a *block.OpenArgs) (_ block.Instance, err error) {
 }
 
 // unlock opens the volume with the passphrase.
-func (v *volume) unlock(co *aio.Co) (err error) {
-	v.luks, v.Volume, err = crypto.OpenLUKS(v.storage(co), v.header != nil, v.secret, "", v.node.Graph().Secret)
-	if err == nil {
-		v.payload = v.luks.PayloadOffset()
+func (v *volume) unlock(co *aio.Co) error {
+	l, opened, err := crypto.OpenLUKS(v.storage(co), v.header != nil, v.secret, "", v.node.Graph().Secret)
+	if err != nil {
+		return err
 	}
-	return err
+	v.luks.Store(l)
+	v.Volume, v.payload = opened, l.PayloadOffset()
+	return nil
 }
 
 func (v *volume) Close(*aio.Lock) {}
@@ -81,19 +87,25 @@ func (v *volume) storage(co *aio.Co) crypto.Storage {
 	return storage{co, v.file}
 }
 
-// storage makes a child known to package crypto. Behind its end there are
-// zeroes.
+// storage makes a child, or a backend, known to package crypto. Behind its end
+// there are zeroes. What package crypto does in between takes time, so the
+// turn is left to others.
 type storage struct {
-	co    *aio.Co
-	child *block.Child
+	co *aio.Co
+	on interface {
+		CoPreadv(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error
+		CoPwritev(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error
+	}
 }
 
 func (s storage) ReadAt(b []byte, offset int64) (int, error) {
-	return len(b), s.child.CoPreadv(s.co, offset, block.Vec{b}, 0)
+	s.co.LeaveTurn()
+	return len(b), s.on.CoPreadv(s.co, offset, block.Vec{b}, 0)
 }
 
 func (s storage) WriteAt(b []byte, offset int64) (int, error) {
-	return len(b), s.child.CoPwritev(s.co, offset, block.Vec{b}, 0)
+	s.co.LeaveTurn()
+	return len(b), s.on.CoPwritev(s.co, offset, block.Vec{b}, 0)
 }
 
 // CoGetLength: a file that ends before the disk begins holds no volume.
@@ -127,9 +139,7 @@ func (v *volume) Encrypted() bool { return true }
 
 // SpecificInfo describes the header.
 func (v *volume) SpecificInfo(*aio.Co) (*block.SpecificInfo, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return &block.SpecificInfo{Type: "luks", Data: v.luks.Info()}, nil
+	return &block.SpecificInfo{Type: "luks", Data: v.luks.Load().Info()}, nil
 }
 
 // RefreshLimits: a sector is encrypted as a whole.
@@ -139,9 +149,15 @@ func (v *volume) RefreshLimits(l *block.Limits) error {
 	return nil
 }
 
-// ChildPerm: the header is looked at whatever the users do.
+// ChildPerm: the header is looked at whatever the users do. Who has it looked at
+// too must not do so while it changes.
 func (v *volume) ChildPerm(_ *block.Child, _ block.Role, reopen *block.ReopenState, perm, shared block.Perm) (block.Perm, block.Perm) {
-	return block.DefaultPerms(v.node, block.RoleFilter, reopen, perm|block.PermConsistentRead, shared)
+	perm |= block.PermConsistentRead
+	if v.amending > 0 {
+		perm |= block.PermWrite
+		shared &^= block.PermConsistentRead
+	}
+	return block.DefaultPerms(v.node, block.RoleFilter, reopen, perm, shared)
 }
 
 // ReopenPrepare takes no option: none may change.
@@ -163,4 +179,6 @@ var (
 	_ block.LimitsRefresher    = (*volume)(nil)
 	_ block.ChildPermer        = (*volume)(nil)
 	_ block.Reopener           = (*volume)(nil)
+	_ block.Amender            = (*volume)(nil)
+	_ block.AmendPreparer      = (*volume)(nil)
 )
