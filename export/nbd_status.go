@@ -31,7 +31,8 @@ func (r *request) addExtent(length uint64, flags uint32) {
 	r.extents = append(r.extents, extent{length, flags})
 }
 
-// findHoles fills the extents with what a read has to send.
+// findHoles fills the extents with what a read has to send: a chunk for each
+// answer of the node, even where two are alike (observed).
 func (r *request) findHoles(co *aio.Co, b *block.Backend) error {
 	for done := uint64(0); done < r.Length; {
 		st, _, err := b.CoBlockStatusAbove(co, nil, false, true, int64(r.Offset+done), int64(r.Length-done))
@@ -42,7 +43,7 @@ func (r *request) findHoles(co *aio.Co, b *block.Backend) error {
 		if length == 0 {
 			length = r.Length - done // behind the end of a node that has shrunk
 		}
-		r.addExtent(length, allocation(st)&nbd.StateZero)
+		r.extents = append(r.extents, extent{length, allocation(st) & nbd.StateZero})
 		done += length
 	}
 	return nil
