@@ -50,9 +50,6 @@ type Session struct {
 	Offer Offer
 	// MetaContexts are those that the client wants to ask about.
 	MetaContexts []MetaContext
-	// MinBlock is what offsets and lengths of the client's requests must be
-	// multiples of, in bytes: 1 unless the client asked.
-	MinBlock uint32
 }
 
 // ErrAborted is returned when the client ends the handshake in due form, or
@@ -63,7 +60,7 @@ var ErrAborted = errors.New("the client aborted the handshake")
 // "Fixed newstyle negotiation"). The caller limits its time by the deadline of
 // conn, and closes the session's connection in any case.
 func ServerHandshake(conn net.Conn, cfg ServerConfig) (*Session, error) {
-	h := &serverHandshake{cfg: cfg, s: &Session{Conn: conn, MinBlock: 1}}
+	h := &serverHandshake{cfg: cfg, s: &Session{Conn: conn}}
 	if err := h.greet(); err != nil {
 		return h.s, err
 	}
@@ -358,11 +355,8 @@ func (h *serverHandshake) describe(opt Option, e Export, requests []InfoType) {
 	}
 	minBlock := uint32(1)
 	if slices.Contains(requests, InfoBlockSize) {
-		// Who asks will keep to it; others get unaligned requests served.
+		// Who asks will keep to it; others need not know.
 		minBlock = e.MinBlock
-	}
-	if opt == OptGo {
-		h.s.MinBlock = minBlock
 	}
 	if e.Description != "" {
 		h.reply(opt, RepInfo, appendInfo(InfoDescription), []byte(e.Description))
