@@ -233,7 +233,7 @@ func TestInterchange(t *testing.T) {
 	t.Parallel()
 	r := reference(t)
 	b := bench(t)
-	const size = 256 << 10
+	const size, begin = 256 << 10, 70<<10 + 100
 	for _, o := range suites() {
 		what := fmt.Sprint(o)
 		path := image(t, r.Dir, o, size)
@@ -244,16 +244,12 @@ func TestInterchange(t *testing.T) {
 		b.Drop(blk)
 		b.Delete("l")
 		r.Do("blockdev-add", node(path))
-		if out := r.IO("l", "read -P 0x5a 512 100k"); strings.Contains(out, "fail") {
-			t.Errorf("%s: %s", what, out)
-		}
-		if out := r.IO("l", "write -P 0x77 70k 100k"); strings.Contains(out, "fail") {
-			t.Errorf("%s: %s", what, out)
-		}
+		// Where its write begins it has to read the sector, which is ours.
+		r.IO("l", fmt.Sprintf("write -P 0x77 %d 100k", begin))
 		r.Do("blockdev-del", `{"node-name":"l"}`)
 		blk = b.Use(b.Add(node(path)))
-		same(t, what, read(t, blk, 70<<10, 100<<10), drivertest.Fill(0x77, 100<<10)[0])
-		same(t, what, read(t, blk, 512, 70<<10-512), drivertest.Fill(0x5a, 70<<10-512)[0])
+		same(t, what, read(t, blk, begin, 100<<10), drivertest.Fill(0x77, 100<<10)[0])
+		same(t, what, read(t, blk, 512, begin-512), drivertest.Fill(0x5a, begin-512)[0])
 		b.Drop(blk)
 		b.Delete("l")
 	}
