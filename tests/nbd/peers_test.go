@@ -190,22 +190,21 @@ func TestDeafReader(t *testing.T) {
 	for _, mode := range modes {
 		i, _ := peerServer(t)
 		before := memory()
-		func() {
-			w := client(t, "unix", i.socket(), mode, "x")
-			ask := bytes.Repeat(w.request(nbd.Request{Command: nbd.CmdRead, Length: 2 << 20}, nil), 2000)
-			_ = w.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
-			if _, err := w.Write(ask); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Fatal(err)
-			}
-			used := int64(0)
-			for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-				used = max(used, memory()-before)
-			}
-			if used > bound {
-				t.Errorf("%s: %d MiB are held for a client that does not read", modeName(mode), used>>20)
-			}
-			w.Close()
-		}()
+		w := client(t, "unix", i.socket(), mode, "x")
+		ask := bytes.Repeat(w.request(nbd.Request{Command: nbd.CmdRead, Length: 2 << 20}, nil), 2000)
+		_ = w.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+		if _, err := w.Write(ask); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+		used := int64(0)
+		for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			used = max(used, memory()-before)
+		}
+		t.Logf("%s: %d MiB", modeName(mode), used>>20)
+		if used > bound {
+			t.Errorf("%s: %d MiB are held for a client that does not read", modeName(mode), used>>20)
+		}
+		w.Close()
 		i.wellBehaved()
 	}
 }
