@@ -144,7 +144,17 @@ func (d *disk) CoPwritev(co *aio.Co, offset int64, v block.Vec, flags block.ReqF
 	if err != nil {
 		return err
 	}
+	if offset == 0 && d.node.Probed() && !d.staysRaw(v) {
+		return qerr.WithErrnoOnly(syscall.EPERM, "Cannot write a header of another format to an image whose format was guessed")
+	}
 	return d.file.CoPwritev(co, at, v, flags)
+}
+
+// staysRaw tells whether the disk would be taken for raw again with v at its
+// beginning. Requests to guessed disks are whole sectors.
+func (d *disk) staysRaw(v block.Vec) bool {
+	var head [block.SectorSize]byte
+	return d.node.CheckProbed(head[:v.CopyTo(head[:])])
 }
 
 func (d *disk) CoPwriteZeroes(co *aio.Co, offset, bytes int64, flags block.ReqFlags) error {
@@ -205,6 +215,9 @@ func (d *disk) CoGetInfo(co *aio.Co) (block.DriverInfo, error) {
 // RefreshLimits: requests are passed on as they are, so the file does what the
 // flags ask for, or the block layer does it there.
 func (d *disk) RefreshLimits(l *block.Limits) error {
+	if d.node.Probed() {
+		l.RequestAlignment = block.SectorSize
+	}
 	below := d.file.Node().Limits()
 	l.ReadFlags |= below.ReadFlags & block.ReqImmediate
 	l.WriteFlags |= block.ReqWriteUnchanged | below.WriteFlags&(block.ReqFUA|block.ReqImmediate)
