@@ -37,14 +37,51 @@ func (a *CreateArgs) Use(co *aio.Co, name string, perm, shared Perm) (*Backend, 
 		}
 		// The backend has a reference of its own.
 		defer a.graph.Unref(l, n)
-		b := a.graph.NewBackend("", perm, shared)
-		b.AllowWriteBeyondEOF = true
-		if err := b.Insert(l, n); err != nil {
-			b.Close(l)
+		return a.backend(l, n, perm, shared)
+	})
+}
+
+// Node opens the node that the options name, or describe, to be given back to
+// [CreateArgs.Unref].
+func (a *CreateArgs) Node(co *aio.Co, name string) (*Node, error) {
+	return onMain(a.graph, co, func(l *aio.Lock) (*Node, error) { return a.open(l, name) })
+}
+
+// Unref gives a node back.
+func (a *CreateArgs) Unref(co *aio.Co, n *Node) {
+	_, _ = onMain(a.graph, co, func(l *aio.Lock) (struct{}, error) {
+		a.graph.Unref(l, n)
+		return struct{}{}, nil
+	})
+}
+
+// UseNode returns a backend with the given permissions on a node, to be given
+// back to [CreateArgs.Done].
+func (a *CreateArgs) UseNode(co *aio.Co, n *Node, perm, shared Perm) (*Backend, error) {
+	return onMain(a.graph, co, func(l *aio.Lock) (*Backend, error) { return a.backend(l, n, perm, shared) })
+}
+
+// UseImage opens a node for the image that is being made, and returns a backend
+// that writes to it and resizes it, to be given back to [CreateArgs.Done].
+func (a *CreateArgs) UseImage(co *aio.Co, o *Options, flags Flags) (*Backend, error) {
+	return onMain(a.graph, co, func(l *aio.Lock) (*Backend, error) {
+		n, err := a.graph.openNode(l, &openRequest{options: o, flags: flags})
+		if err != nil {
 			return nil, err
 		}
-		return b, nil
+		defer a.graph.Unref(l, n)
+		return a.backend(l, n, PermConsistentRead|PermWrite|PermResize, PermAll)
 	})
+}
+
+func (a *CreateArgs) backend(l *aio.Lock, n *Node, perm, shared Perm) (*Backend, error) {
+	b := a.graph.NewBackend("", perm, shared)
+	b.AllowWriteBeyondEOF = true
+	if err := b.Insert(l, n); err != nil {
+		b.Close(l)
+		return nil, err
+	}
+	return b, nil
 }
 
 // open finds the node that the options name, or opens the one they describe.

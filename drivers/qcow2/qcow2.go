@@ -19,6 +19,7 @@ func Driver() *block.Driver {
 		MutableOptions:  mutable(),
 		Probe:           probe,
 		Open:            open,
+		Create:          create,
 	}
 }
 

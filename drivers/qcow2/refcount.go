@@ -186,12 +186,16 @@ func (r *refcounts) alloc(co *aio.Co, n int64, exactly bool) (offset, got int64,
 		if err != nil {
 			return 0, 0, err
 		}
+		// Blocks that are missing go behind what was found, as in the reference.
+		hint := r.hint
+		r.hint = first + got
 		ready, err := r.ensureBlocks(co, first, got)
+		r.hint = hint
 		if err != nil {
 			return 0, 0, err
 		}
 		if !ready {
-			continue // a new block may have taken what was found
+			continue // a table that has grown may have taken what was found
 		}
 		if err := r.add(co, first, got); err != nil {
 			return 0, 0, err
@@ -254,13 +258,19 @@ func (r *refcounts) ensureBlock(co *aio.Co, index int64) error {
 	if err != nil {
 		return err
 	}
-	// The block of the cluster found may be missing as well: then that one
-	// goes there first, and counts itself.
+	// The block of the cluster found may be missing as well: that one is made
+	// first, behind it. If the table has to grow, it may go there.
 	if of := cluster >> r.img.geo.refBits; of != index && r.blockOffset(cluster) == 0 {
+		if of >= int64(len(r.table)) {
+			if err := r.grow(co, of); err != nil {
+				return err
+			}
+			return r.ensureBlock(co, index)
+		}
+		r.hint = cluster + 1
 		if err := r.ensureBlock(co, of); err != nil {
 			return err
 		}
-		return r.ensureBlock(co, index)
 	}
 	offset := cluster << r.img.geo.clusterBits
 	counts := cluster>>r.img.geo.refBits == index

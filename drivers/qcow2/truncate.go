@@ -120,6 +120,9 @@ func (i *image) grow(co *aio.Co, old, size int64, exact bool, prealloc block.Pre
 		if err := i.growData(co, size, exact, prealloc); err != nil {
 			return err
 		}
+		if i.hdr.dataRaw() && prealloc == block.PreallocOff {
+			prealloc = block.PreallocMetadata // each cluster has its place
+		}
 	}
 	if err := i.zeroTail(co, old, size); err != nil {
 		return qerr.Prepend(err, "Failed to zero out the new area: ")
@@ -132,7 +135,7 @@ func (i *image) grow(co *aio.Co, old, size int64, exact bool, prealloc block.Pre
 	switch {
 	case prealloc != block.PreallocOff:
 		if err := i.preallocate(co, start, i.geo.clusterEnd(size), prealloc, zero); err != nil {
-			return qerr.Prepend(err, "Could not preallocate metadata: ")
+			return err
 		}
 	case zero:
 		if err := i.change(co, start, i.geo.clusterEnd(size), change{unmap: true}); err != nil {
@@ -195,7 +198,7 @@ func (i *image) growL1(co *aio.Co, entries uint64) error {
 	}
 	table := make([]uint64, entries)
 	copy(table, i.l1)
-	raw := block.AlignedMemory(int(clusters << i.geo.clusterBits))
+	raw := block.AlignedMemory(int(entries * 8))
 	for n, e := range table {
 		be.PutUint64(raw[n*8:], e)
 	}
@@ -265,66 +268,4 @@ func (i *image) zeroData(co *aio.Co, offset, bytes int64) error {
 	i.mu.unlock()
 	defer i.mu.lock(co)
 	return i.CoPwritev(co, offset, block.Vec{*b}, 0)
-}
-
-// preallocate gives every cluster of a new area a place. The places are behind
-// the end of the file, which reads as zeroes; with zero the entries say so too.
-func (i *image) preallocate(co *aio.Co, from, to int64, mode block.PreallocMode, zero bool) error {
-	if err := i.needDirtyBit(co); err != nil {
-		return err
-	}
-	i.hollowKnown = false
-	if mode >= block.PreallocFalloc && !i.external() {
-		// Room for the L2 tables goes first, as in the reference.
-		perTable := i.geo.clusterSize << i.geo.l2Bits
-		i.used(i.end + (to-from+perTable-1)/perTable<<i.geo.clusterBits)
-	}
-	for from < to {
-		n, err := i.preallocateRun(co, from, to, mode, zero)
-		if err != nil {
-			return err
-		}
-		from += n
-	}
-	return nil
-}
-
-// preallocateRun does it as far as one slice goes.
-func (i *image) preallocateRun(co *aio.Co, from, to int64, mode block.PreallocMode, zero bool) (int64, error) {
-	g := &i.geo
-	s, err := i.sliceForWrite(co, from)
-	if err != nil {
-		return 0, err
-	}
-	clusters := min(int64(s.entries()-s.index(from)), (to-from)>>g.clusterBits)
-	host := from
-	if !i.external() {
-		host = i.end
-		if clusters, err = i.refs.allocAt(co, host, clusters); err != nil {
-			return 0, err
-		}
-		i.used(host + max(clusters, 1)<<g.clusterBits)
-		if clusters == 0 {
-			return 0, nil // counted already; behind it
-		}
-		if err := i.file.CoTruncate(co, i.end, false, fileMode(mode), 0); err != nil {
-			return 0, err
-		}
-	}
-	if s, err = i.sliceForWrite(co, from); err != nil {
-		return 0, err
-	}
-	for k := range clusters {
-		m := mapping{word: uint64(host+k<<g.clusterBits) | flagCopied}
-		switch {
-		case g.extended && zero:
-			m.bitmap = allSubs << subclusters
-		case g.extended:
-			m.bitmap = allSubs
-		case zero:
-			m.word |= flagZero
-		}
-		i.setEntry(s, s.index(from)+int(k), m)
-	}
-	return clusters << g.clusterBits, nil
 }
