@@ -11,6 +11,19 @@ import (
 // AttachChild makes child a child of parent and computes the permissions of
 // everything below. The child's reference passes to the edge.
 func (w *Write) AttachChild(parent, child *Node, name string, role Role) (*Child, error) {
+	c, err := w.attach(parent, child, name, role, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.refreshPerms(nil, child); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// attach is AttachChild before the permissions below are computed: for a change
+// that is not complete yet.
+func (w *Write) attach(parent, child *Node, name string, role Role, reopen *ReopenState) (*Child, error) {
 	if reaches(child, parent) {
 		return nil, qerr.New("Making '%s' a %s child of '%s' would create a cycle", child.name, name, parent.name)
 	}
@@ -19,14 +32,11 @@ func (w *Write) AttachChild(parent, child *Node, name string, role Role) (*Child
 	}
 	c := &Child{name: name, role: role, owner: parent}
 	perm, shared := parent.parents.cumulative()
-	c.perm, c.shared = parent.childPerm(c, role, nil, perm, shared)
+	c.perm, c.shared = parent.childPerm(c, role, reopen, perm, shared)
 	w.link(c, child)
 	parent.children = append([]*Child{c}, parent.children...)
 	w.onAbort(func() { parent.removeChild(c) })
 	if err := w.meetContexts(parent, child); err != nil {
-		return nil, err
-	}
-	if err := w.refreshPerms(nil, child); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -76,9 +86,12 @@ func (n *Node) insertChild(c *Child, at int) {
 }
 
 // link puts an edge's lower end on a node.
-func (w *Write) link(c *Child, n *Node) {
+func (w *Write) link(c *Child, n *Node) { w.linkBefore(c, n, n.parents.head) }
+
+// linkBefore is link with a place among the node's parents, nil for the end.
+func (w *Write) linkBefore(c *Child, n *Node, next *Child) {
 	c.node = n
-	n.parents.add(c)
+	n.parents.addBefore(c, next)
 	c.blockBacking()
 	if n.quiesce.Load() > 0 {
 		c.owner.drainedBegin()
@@ -122,6 +135,17 @@ func (w *Write) unlink(c *Child) *Node {
 // Whatever user had taken the node to an iothread, it goes home to the main
 // context if the others let it.
 func (w *Write) DetachChild(c *Child) error {
+	n := w.detach(c)
+	if err := w.refreshPerms(nil, n); err != nil {
+		return err
+	}
+	_ = w.tryMove(n, w.graph.main)
+	return nil
+}
+
+// detach is DetachChild before the permissions are computed. The node's
+// reference goes when the section commits.
+func (w *Write) detach(c *Child) *Node {
 	n := w.unlink(c)
 	if parent := c.ParentNode(); parent != nil {
 		at := 0
@@ -134,12 +158,8 @@ func (w *Write) DetachChild(c *Child) error {
 		w.onAbort(func() { parent.insertChild(c, at) })
 		parent.forget(w, c)
 	}
-	if err := w.refreshPerms(nil, n); err != nil {
-		return err
-	}
-	_ = w.tryMove(n, w.graph.main)
 	w.onCommit(func() { w.unref(n) })
-	return nil
+	return n
 }
 
 // forget clears the shortcuts that point to an edge.
@@ -152,25 +172,6 @@ func (n *Node) forget(w *Write, c *Child) {
 		n.backing = nil
 	}
 	w.onAbort(func() { n.file, n.backing = file, backing })
-}
-
-// ReplaceChild moves the lower end of an edge to another node, which takes
-// over a reference that the caller gives.
-func (w *Write) ReplaceChild(c *Child, to *Node, reopen reopenStates) error {
-	from := w.unlink(c)
-	w.link(c, to)
-	roots := []*Node{from, to}
-	if parent := c.ParentNode(); parent != nil {
-		if err := checkActive(parent, to, c.name); err != nil {
-			return err
-		}
-		roots = append(roots, parent)
-	}
-	if err := w.refreshPerms(reopen, roots...); err != nil {
-		return err
-	}
-	w.onCommit(func() { w.unref(from) })
-	return nil
 }
 
 // ref takes a reference to the node.

@@ -22,6 +22,8 @@ type Child struct {
 	shared Perm
 	// blocker keeps a backing file in its place.
 	blocker *Blocker
+	// frozen counts those who need the edge as it is.
+	frozen int
 
 	// Links of the node's list of parents, the newest first.
 	prevParent, nextParent *Child

@@ -26,8 +26,8 @@ type ReopenState struct {
 
 // replacedChild is a change of a child that the new options ask for.
 type replacedChild struct {
-	child *Child // nil for a backing file where there was none
-	to    *Node  // nil for none
+	name string
+	to   *Node // nil for none
 }
 
 // reopenStates finds the change that a node is about to undergo.
@@ -48,6 +48,26 @@ func (g *Graph) Reopen(l *aio.Lock, all []*Options) error {
 		}
 	}
 	g.DrainAll(l)
+	return q.run()
+}
+
+// SetReadOnly makes a node read-only or writable, and its inline children with
+// it; all other options stay.
+func (n *Node) SetReadOnly(l *aio.Lock, on bool) error {
+	if n.ReadOnly() == on {
+		return nil
+	}
+	q := &reopenQueue{graph: n.graph, lock: l, states: make(reopenStates)}
+	defer q.endDrains()
+	options, explicit := NewOptions(), NewOptions()
+	options.Set(optReadOnly, BoolOpt(on))
+	explicit.Set(optReadOnly, BoolOpt(on))
+	options.Merge(n.options)
+	explicit.Merge(n.explicit)
+	if err := q.add(n, options, explicit, true); err != nil {
+		return err
+	}
+	n.graph.DrainAll(l)
 	return q.run()
 }
 
@@ -122,9 +142,10 @@ func (q *reopenQueue) addChild(st *ReopenState, c *Child, keep bool) error {
 }
 
 // checkBackingNamed: a backing file that a user has chosen, or chosen to be
-// none, must be named again.
+// none, must be named again, and so must one that came later, by a snapshot.
 func checkBackingNamed(n *Node, options *Options) error {
-	had := n.explicit.Has(optBacking) || n.explicit.HasSub(optBacking)
+	had := n.explicit.Has(optBacking) || n.explicit.HasSub(optBacking) ||
+		n.backing != nil && n.backing.node.inheritsFrom != n
 	if n.drv.SupportsBacking && had && !options.Has(optBacking) && !options.HasSub(optBacking) {
 		return qerr.New("%s is missing for '%s'", optBacking, n.name)
 	}
@@ -201,12 +222,16 @@ func (q *reopenQueue) abort() {
 }
 
 func (q *reopenQueue) apply(w *Write) error {
-	nodes := make([]*Node, len(q.order))
-	for i, st := range q.order {
-		nodes[i] = st.Node
+	var nodes []*Node
+	for _, st := range q.order {
+		nodes = append(nodes, st.Node)
 		for _, r := range st.replaced {
-			if err := q.replace(w, st.Node, r); err != nil {
+			was, err := w.setChild(st.Node, r.to, r.name, st)
+			if err != nil {
 				return err
+			}
+			if was != nil {
+				nodes = append(nodes, was)
 			}
 		}
 	}
@@ -215,25 +240,6 @@ func (q *reopenQueue) apply(w *Write) error {
 	}
 	// The new flags must be in force when drivers set their permissions.
 	w.commit = append([]func(){q.commit}, w.commit...)
-	return nil
-}
-
-// replace changes one child.
-func (q *reopenQueue) replace(w *Write, n *Node, r replacedChild) error {
-	if r.to == nil {
-		return w.DetachChild(r.child)
-	}
-	r.to.ref()
-	w.onAbort(func() { r.to.refs-- })
-	if r.child != nil {
-		return w.ReplaceChild(r.child, r.to, q.states)
-	}
-	c, err := w.AttachChild(n, r.to, optBacking, RoleCOW)
-	if err != nil {
-		return err
-	}
-	n.backing = c
-	w.onAbort(func() { n.backing = nil })
 	return nil
 }
 
@@ -335,7 +341,7 @@ func (q *reopenQueue) findReplaced(st *ReopenState) error {
 		if ok && ref.Kind() == qjson.Null && name == optBacking && st.Node.drv.SupportsBacking {
 			st.Options.Delete(name)
 			if c := st.Node.Child(name); c != nil {
-				st.replaced = append(st.replaced, replacedChild{c, nil})
+				st.replaced = append(st.replaced, replacedChild{name, nil})
 			}
 			continue
 		}
@@ -358,7 +364,7 @@ func (q *reopenQueue) findReplaced(st *ReopenState) error {
 			return qerr.New("Cannot set %s child to format node without file child", name)
 		}
 		st.Options.Delete(name)
-		st.replaced = append(st.replaced, replacedChild{c, to})
+		st.replaced = append(st.replaced, replacedChild{name, to})
 	}
 	return nil
 }

@@ -104,15 +104,10 @@ func (b *BlockJob) AddNode(l *aio.Lock, name string, n *block.Node, perm, shared
 	if err := b.holding.Add(l, n, name, perm, shared); err != nil {
 		return err
 	}
-	for _, op := range blockedOps {
-		n.Block(op, b.blocker)
-	}
+	n.BlockAll(b.blocker)
 	b.nodes = append(b.nodes, n)
 	return nil
 }
-
-// blockedOps are the operations on nodes that jobs forbid.
-var blockedOps = []block.BlockOp{block.BlockOpDelete, block.BlockOpResize, block.BlockOpReplace, block.BlockOpDataplane}
 
 // Nodes are those that the job holds, the main one first.
 func (b *BlockJob) Nodes() []*block.Node { return b.nodes }
@@ -120,9 +115,7 @@ func (b *BlockJob) Nodes() []*block.Node { return b.nodes }
 // ReleaseNodes lets go of the nodes, for a kind whose last step changes them.
 func (b *BlockJob) ReleaseNodes(l *aio.Lock) {
 	for _, n := range b.nodes {
-		for _, op := range blockedOps {
-			n.Unblock(op, b.blocker)
-		}
+		n.UnblockAll(b.blocker)
 	}
 	b.nodes = nil
 	b.holding.Clear(l)

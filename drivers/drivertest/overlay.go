@@ -20,8 +20,8 @@ func OverlayDriver() *block.Driver {
 
 // overlay is one node of the driver "overlay".
 type overlay struct {
+	node       *block.Node
 	size, unit int64
-	backing    *block.Child
 	mu         sync.Mutex
 	units      map[int64][]byte // nil for those that are zero
 }
@@ -35,11 +35,7 @@ func openOverlay(a *block.OpenArgs) (block.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	backing, err := a.Child("backing", block.RoleCOW, true)
-	if err != nil {
-		return nil, err
-	}
-	return &overlay{size: int64(size), unit: int64(unit), backing: backing, units: make(map[int64][]byte)}, nil
+	return &overlay{node: a.Node, size: int64(size), unit: int64(unit), units: make(map[int64][]byte)}, nil
 }
 
 func (o *overlay) Close(*aio.Lock) {}
@@ -74,10 +70,10 @@ func (o *overlay) CoPreadv(co *aio.Co, offset int64, v block.Vec, _ block.ReqFla
 		switch {
 		case data != nil:
 			part.CopyFrom(data)
-		case allocated || o.backing == nil:
+		case allocated || o.node.Backing() == nil:
 			part.Zero()
 		default:
-			return o.backing.CoPreadv(co, offset+at, part, 0)
+			return o.node.Backing().CoPreadv(co, offset+at, part, 0)
 		}
 		return nil
 	})

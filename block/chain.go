@@ -1,0 +1,98 @@
+package block
+
+import "github.com/qmpblock/qmpblock/qerr"
+
+// A chain is a node and what shows through it: the backing file of an image, and
+// what a filter filters, one behind the other.
+
+// InChain tells whether a node is the top of a chain or stands behind it.
+func (n *Node) InChain(top *Node) bool {
+	for at := top; at != nil; at = at.FilterOrCow() {
+		if at == n {
+			return true
+		}
+	}
+	return false
+}
+
+// SkipFilters is the first node of a chain that is no filter.
+func (n *Node) SkipFilters() *Node {
+	for {
+		c := n.filtered()
+		if c == nil {
+			return n
+		}
+		n = c.node
+	}
+}
+
+// BackingOf is the image behind the one that a chain begins with, filters
+// skipped; nil if there is none.
+func (n *Node) BackingOf() *Node {
+	c := n.SkipFilters().cow()
+	if c == nil {
+		return nil
+	}
+	return c.node.SkipFilters()
+}
+
+// FindOverlay is the node of a chain that stands directly over another one;
+// nil if that is the top, or not part of the chain.
+func (n *Node) FindOverlay(below *Node) *Node {
+	for at := n; at != nil; at = at.FilterOrCow() {
+		if at.FilterOrCow() == below {
+			return at
+		}
+	}
+	return nil
+}
+
+// FindBase is the last image of a chain.
+func (n *Node) FindBase() *Node {
+	at := n.SkipFilters()
+	for b := at.BackingOf(); b != nil; b = at.BackingOf() {
+		at = b
+	}
+	return at
+}
+
+// FindBackingImage finds an image behind the top of a chain by the name of its
+// file, as the image over it has it, or as it was opened; nil if there is none.
+func (n *Node) FindBackingImage(filename string) *Node {
+	for over := n.SkipFilters(); over != nil; {
+		below := over.BackingOf()
+		if below == nil {
+			return nil
+		}
+		full, _ := over.FullBackingFilename()
+		for _, name := range []string{over.imageBacking.Filename, full, below.Filename(), below.filename} {
+			if name == filename && name != "" {
+				return below
+			}
+		}
+		over = below
+	}
+	return nil
+}
+
+// IsRoot tells whether no other node and no job uses the node.
+func (n *Node) IsRoot() bool {
+	for c := n.parents.head; c != nil; c = c.nextParent {
+		if _, ok := c.owner.(*Backend); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// LookupRoot is [Graph.Lookup] for a node that stands at the top of its graph.
+func (g *Graph) LookupRoot(device string) (*Node, error) {
+	n, err := g.Lookup(device, device)
+	if err != nil {
+		return nil, err
+	}
+	if !n.IsRoot() {
+		return nil, qerr.New("Need a root block node")
+	}
+	return n, nil
+}
