@@ -24,6 +24,9 @@ const (
 	commandQueryBlockstats
 	commandQueryBlockJobs
 	commandBlockResize
+	commandBlockdevSnapshotSync
+	commandBlockdevSnapshot
+	commandChangeBackingFile
 	commandQueryNamedBlockNodes
 	commandXDebugQueryBlockGraph
 	commandBlockDirtyBitmapAdd
@@ -73,6 +76,7 @@ const (
 	commandChardevChange
 	commandChardevRemove
 	commandChardevSendBreak
+	commandTransaction
 	commandQmpCapabilities
 	commandQueryVersion
 	commandQueryCommands
@@ -112,6 +116,9 @@ var commandInfos = [...]commandInfo{
 	{name: "query-blockstats", order: commandQueryBlockstats, since: 0x000e, allowPreconfig: true},
 	{name: "query-block-jobs", order: commandQueryBlockJobs, since: 0x0101, allowPreconfig: true},
 	{name: "block_resize", order: commandBlockResize, since: 0x000e, allowPreconfig: true},
+	{name: "blockdev-snapshot-sync", order: commandBlockdevSnapshotSync, since: 0x000e, allowPreconfig: true},
+	{name: "blockdev-snapshot", order: commandBlockdevSnapshot, since: 0x0205, allowPreconfig: true, features: []string{"allow-write-only-overlay"}},
+	{name: "change-backing-file", order: commandChangeBackingFile, since: 0x0201, allowPreconfig: true},
 	{name: "query-named-block-nodes", order: commandQueryNamedBlockNodes, since: 0x0200, allowPreconfig: true},
 	{name: "x-debug-query-block-graph", order: commandXDebugQueryBlockGraph, since: 0x0400, allowPreconfig: true, features: []string{"unstable"}},
 	{name: "block-dirty-bitmap-add", order: commandBlockDirtyBitmapAdd, since: 0x0204, allowPreconfig: true},
@@ -152,6 +159,7 @@ var commandInfos = [...]commandInfo{
 	{name: "chardev-change", order: commandChardevChange, since: 0x020a},
 	{name: "chardev-remove", order: commandChardevRemove, since: 0x0104},
 	{name: "chardev-send-break", order: commandChardevSendBreak, since: 0x020a},
+	{name: "transaction", order: commandTransaction, since: 0x0101, allowPreconfig: true},
 	{name: "qmp_capabilities", order: commandQmpCapabilities, since: 0x000d, allowPreconfig: true},
 	{name: "query-version", order: commandQueryVersion, since: 0x000e, allowPreconfig: true},
 	{name: "query-commands", order: commandQueryCommands, since: 0x000e, allowPreconfig: true},
@@ -281,6 +289,32 @@ func (t *Table) BlockResize(h func(context.Context, *BlockResizeArguments) error
 	registerActionWith(t, 11, h)
 }
 
+// BlockdevSnapshotSync registers the handler of blockdev-snapshot-sync. Takes
+// a snapshot: whoever uses a node uses an overlay over it from then on, which
+// is opened, or made, for the purpose. The node becomes read-only.
+//
+// Since QEMU 0.14.
+func (t *Table) BlockdevSnapshotSync(h func(context.Context, *BlockdevSnapshotSync) error) {
+	registerActionWith(t, 12, h)
+}
+
+// BlockdevSnapshot registers the handler of blockdev-snapshot. Takes a
+// snapshot: whoever uses a node uses its new overlay from then on. The node
+// becomes read-only.
+//
+// Since QEMU 2.5.
+func (t *Table) BlockdevSnapshot(h func(context.Context, *BlockdevSnapshot) error) {
+	registerActionWith(t, 13, h)
+}
+
+// ChangeBackingFile registers the handler of change-backing-file. Changes what
+// an image says of its backing file. Nothing is opened anew.
+//
+// Since QEMU 2.1.
+func (t *Table) ChangeBackingFile(h func(context.Context, *ChangeBackingFileArguments) error) {
+	registerActionWith(t, 14, h)
+}
+
 // QueryNamedBlockNodes registers the handler of query-named-block-nodes. Lists
 // the nodes that have names.
 //
@@ -288,7 +322,7 @@ func (t *Table) BlockResize(h func(context.Context, *BlockResizeArguments) error
 //
 // Since QEMU 2.0.
 func (t *Table) QueryNamedBlockNodes(h func(context.Context, *QueryNamedBlockNodesArguments) ([]*BlockDeviceInfo, error)) {
-	registerQueryWith(t, 12, h, returnList)
+	registerQueryWith(t, 15, h, returnList)
 }
 
 // XDebugQueryBlockGraph registers the handler of x-debug-query-block-graph.
@@ -298,7 +332,7 @@ func (t *Table) QueryNamedBlockNodes(h func(context.Context, *QueryNamedBlockNod
 //
 // Since QEMU 4.0.
 func (t *Table) XDebugQueryBlockGraph(h func(context.Context) (*XDbgBlockGraph, error)) {
-	registerQuery(t, 13, h, returnObject)
+	registerQuery(t, 16, h, returnObject)
 }
 
 // BlockDirtyBitmapAdd registers the handler of block-dirty-bitmap-add. Begins
@@ -306,7 +340,7 @@ func (t *Table) XDebugQueryBlockGraph(h func(context.Context) (*XDbgBlockGraph, 
 //
 // Since QEMU 2.4.
 func (t *Table) BlockDirtyBitmapAdd(h func(context.Context, *BlockDirtyBitmapAdd) error) {
-	registerActionWith(t, 14, h)
+	registerActionWith(t, 17, h)
 }
 
 // BlockDirtyBitmapRemove registers the handler of block-dirty-bitmap-remove.
@@ -314,7 +348,7 @@ func (t *Table) BlockDirtyBitmapAdd(h func(context.Context, *BlockDirtyBitmapAdd
 //
 // Since QEMU 2.4.
 func (t *Table) BlockDirtyBitmapRemove(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 15, h)
+	registerActionWith(t, 18, h)
 }
 
 // BlockDirtyBitmapClear registers the handler of block-dirty-bitmap-clear.
@@ -322,7 +356,7 @@ func (t *Table) BlockDirtyBitmapRemove(h func(context.Context, *BlockDirtyBitmap
 //
 // Since QEMU 2.4.
 func (t *Table) BlockDirtyBitmapClear(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 16, h)
+	registerActionWith(t, 19, h)
 }
 
 // BlockDirtyBitmapEnable registers the handler of block-dirty-bitmap-enable.
@@ -330,7 +364,7 @@ func (t *Table) BlockDirtyBitmapClear(h func(context.Context, *BlockDirtyBitmap)
 //
 // Since QEMU 4.0.
 func (t *Table) BlockDirtyBitmapEnable(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 17, h)
+	registerActionWith(t, 20, h)
 }
 
 // BlockDirtyBitmapDisable registers the handler of block-dirty-bitmap-disable.
@@ -338,7 +372,7 @@ func (t *Table) BlockDirtyBitmapEnable(h func(context.Context, *BlockDirtyBitmap
 //
 // Since QEMU 4.0.
 func (t *Table) BlockDirtyBitmapDisable(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 18, h)
+	registerActionWith(t, 21, h)
 }
 
 // BlockDirtyBitmapMerge registers the handler of block-dirty-bitmap-merge.
@@ -346,7 +380,7 @@ func (t *Table) BlockDirtyBitmapDisable(h func(context.Context, *BlockDirtyBitma
 //
 // Since QEMU 4.0.
 func (t *Table) BlockDirtyBitmapMerge(h func(context.Context, *BlockDirtyBitmapMerge) error) {
-	registerActionWith(t, 19, h)
+	registerActionWith(t, 22, h)
 }
 
 // XDebugBlockDirtyBitmapSha256 registers the handler of
@@ -356,7 +390,7 @@ func (t *Table) BlockDirtyBitmapMerge(h func(context.Context, *BlockDirtyBitmapM
 //
 // Since QEMU 2.10.
 func (t *Table) XDebugBlockDirtyBitmapSha256(h func(context.Context, *BlockDirtyBitmap) (*BlockDirtyBitmapSha256, error)) {
-	registerQueryWith(t, 20, h, returnObject)
+	registerQueryWith(t, 23, h, returnObject)
 }
 
 // BlockJobSetSpeed registers the handler of block-job-set-speed. Limits how
@@ -364,7 +398,7 @@ func (t *Table) XDebugBlockDirtyBitmapSha256(h func(context.Context, *BlockDirty
 //
 // Since QEMU 1.1.
 func (t *Table) BlockJobSetSpeed(h func(context.Context, *BlockJobSetSpeedArguments) error) {
-	registerActionWith(t, 21, h)
+	registerActionWith(t, 24, h)
 }
 
 // BlockJobCancel registers the handler of block-job-cancel. Ends a block job
@@ -373,7 +407,7 @@ func (t *Table) BlockJobSetSpeed(h func(context.Context, *BlockJobSetSpeedArgume
 //
 // Since QEMU 1.1.
 func (t *Table) BlockJobCancel(h func(context.Context, *BlockJobCancelArguments) error) {
-	registerActionWith(t, 22, h)
+	registerActionWith(t, 25, h)
 }
 
 // BlockJobPause registers the handler of block-job-pause. Pauses a block job
@@ -381,7 +415,7 @@ func (t *Table) BlockJobCancel(h func(context.Context, *BlockJobCancelArguments)
 //
 // Since QEMU 1.3.
 func (t *Table) BlockJobPause(h func(context.Context, *BlockJobPauseArguments) error) {
-	registerActionWith(t, 23, h)
+	registerActionWith(t, 26, h)
 }
 
 // BlockJobResume registers the handler of block-job-resume. Lets a block job
@@ -389,7 +423,7 @@ func (t *Table) BlockJobPause(h func(context.Context, *BlockJobPauseArguments) e
 //
 // Since QEMU 1.3.
 func (t *Table) BlockJobResume(h func(context.Context, *BlockJobResumeArguments) error) {
-	registerActionWith(t, 24, h)
+	registerActionWith(t, 27, h)
 }
 
 // BlockJobComplete registers the handler of block-job-complete. Ends a block
@@ -397,7 +431,7 @@ func (t *Table) BlockJobResume(h func(context.Context, *BlockJobResumeArguments)
 //
 // Since QEMU 1.3.
 func (t *Table) BlockJobComplete(h func(context.Context, *BlockJobCompleteArguments) error) {
-	registerActionWith(t, 25, h)
+	registerActionWith(t, 28, h)
 }
 
 // BlockJobDismiss registers the handler of block-job-dismiss. Takes a block
@@ -405,7 +439,7 @@ func (t *Table) BlockJobComplete(h func(context.Context, *BlockJobCompleteArgume
 //
 // Since QEMU 2.12.
 func (t *Table) BlockJobDismiss(h func(context.Context, *BlockJobDismissArguments) error) {
-	registerActionWith(t, 26, h)
+	registerActionWith(t, 29, h)
 }
 
 // BlockJobFinalize registers the handler of block-job-finalize. Lets a block
@@ -413,7 +447,7 @@ func (t *Table) BlockJobDismiss(h func(context.Context, *BlockJobDismissArgument
 //
 // Since QEMU 2.12.
 func (t *Table) BlockJobFinalize(h func(context.Context, *BlockJobFinalizeArguments) error) {
-	registerActionWith(t, 27, h)
+	registerActionWith(t, 30, h)
 }
 
 // BlockJobChange registers the handler of block-job-change. Changes a block
@@ -421,14 +455,14 @@ func (t *Table) BlockJobFinalize(h func(context.Context, *BlockJobFinalizeArgume
 //
 // Since QEMU 8.2.
 func (t *Table) BlockJobChange(h func(context.Context, *BlockJobChangeOptions) error) {
-	registerActionWith(t, 28, h)
+	registerActionWith(t, 31, h)
 }
 
 // BlockdevAdd registers the handler of blockdev-add. Opens a node.
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
-	registerActionWith(t, 29, h)
+	registerActionWith(t, 32, h)
 }
 
 // BlockdevReopen registers the handler of blockdev-reopen. Gives open nodes
@@ -437,7 +471,7 @@ func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
 //
 // Since QEMU 6.1.
 func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments) error) {
-	registerActionWith(t, 30, h)
+	registerActionWith(t, 33, h)
 }
 
 // BlockdevDel registers the handler of blockdev-del. Closes a node that
@@ -445,7 +479,7 @@ func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments)
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error) {
-	registerActionWith(t, 31, h)
+	registerActionWith(t, 34, h)
 }
 
 // BlockdevSetActive registers the handler of blockdev-set-active. Takes a node
@@ -454,7 +488,7 @@ func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error
 //
 // Since QEMU 10.0.
 func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArguments) error) {
-	registerActionWith(t, 32, h)
+	registerActionWith(t, 35, h)
 }
 
 // BlockdevCreate registers the handler of blockdev-create. Starts a job that
@@ -462,7 +496,7 @@ func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArgu
 //
 // Since QEMU 3.0.
 func (t *Table) BlockdevCreate(h func(context.Context, *BlockdevCreateArguments) error) {
-	registerActionWith(t, 33, h)
+	registerActionWith(t, 36, h)
 }
 
 // XBlockdevAmend registers the handler of x-blockdev-amend. Starts a job that
@@ -471,7 +505,7 @@ func (t *Table) BlockdevCreate(h func(context.Context, *BlockdevCreateArguments)
 //
 // Since QEMU 5.1.
 func (t *Table) XBlockdevAmend(h func(context.Context, *XBlockdevAmendArguments) error) {
-	registerActionWith(t, 34, h)
+	registerActionWith(t, 37, h)
 }
 
 // BlockSetWriteThreshold registers the handler of block-set-write-threshold.
@@ -480,7 +514,7 @@ func (t *Table) XBlockdevAmend(h func(context.Context, *XBlockdevAmendArguments)
 //
 // Since QEMU 2.3.
 func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThresholdArguments) error) {
-	registerActionWith(t, 35, h)
+	registerActionWith(t, 38, h)
 }
 
 // XBlockdevSetIothread registers the handler of x-blockdev-set-iothread. Moves
@@ -488,7 +522,7 @@ func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThr
 //
 // Since QEMU 2.12.
 func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothreadArguments) error) {
-	registerActionWith(t, 36, h)
+	registerActionWith(t, 39, h)
 }
 
 // NbdServerStart registers the handler of nbd-server-start. Starts the NBD
@@ -496,7 +530,7 @@ func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothre
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) error) {
-	registerActionWith(t, 37, h)
+	registerActionWith(t, 40, h)
 }
 
 // NbdServerAdd registers the handler of nbd-server-add. Makes an NBD export
@@ -504,7 +538,7 @@ func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) 
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error) {
-	registerActionWith(t, 38, h)
+	registerActionWith(t, 41, h)
 }
 
 // NbdServerRemove registers the handler of nbd-server-remove. Removes an NBD
@@ -512,7 +546,7 @@ func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error
 //
 // Since QEMU 2.12.
 func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArguments) error) {
-	registerActionWith(t, 39, h)
+	registerActionWith(t, 42, h)
 }
 
 // NbdServerStop registers the handler of nbd-server-stop. Stops the NBD
@@ -520,14 +554,14 @@ func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArgument
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStop(h func(context.Context) error) {
-	registerAction(t, 40, h)
+	registerAction(t, 43, h)
 }
 
 // BlockExportAdd registers the handler of block-export-add. Makes an export.
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) error) {
-	registerActionWith(t, 41, h)
+	registerActionWith(t, 44, h)
 }
 
 // BlockExportDel registers the handler of block-export-del. Removes an export.
@@ -535,7 +569,7 @@ func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) erro
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments) error) {
-	registerActionWith(t, 42, h)
+	registerActionWith(t, 45, h)
 }
 
 // QueryBlockExports registers the handler of query-block-exports. Lists the
@@ -545,7 +579,7 @@ func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments)
 //
 // Since QEMU 5.2.
 func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, error)) {
-	registerQuery(t, 43, h, returnList)
+	registerQuery(t, 46, h, returnList)
 }
 
 // QueryChardev registers the handler of query-chardev. Lists the character
@@ -555,7 +589,7 @@ func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, e
 //
 // Since QEMU 0.14.
 func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
-	registerQuery(t, 44, h, returnList)
+	registerQuery(t, 47, h, returnList)
 }
 
 // QueryChardevBackends registers the handler of query-chardev-backends. Lists
@@ -565,7 +599,7 @@ func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
 //
 // Since QEMU 2.0.
 func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendInfo, error)) {
-	registerQuery(t, 45, h, returnList)
+	registerQuery(t, 48, h, returnList)
 }
 
 // RingbufWrite registers the handler of ringbuf-write. Writes to a ring
@@ -573,7 +607,7 @@ func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendI
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) error) {
-	registerActionWith(t, 46, h)
+	registerActionWith(t, 49, h)
 }
 
 // RingbufRead registers the handler of ringbuf-read. Takes bytes out of a ring
@@ -583,7 +617,7 @@ func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) err
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (string, error)) {
-	registerQueryWith(t, 47, h, returnScalar(appendString))
+	registerQueryWith(t, 50, h, returnScalar(appendString))
 }
 
 // ChardevAdd registers the handler of chardev-add. Makes a character device.
@@ -592,7 +626,7 @@ func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (stri
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 48, h, returnObject)
+	registerQueryWith(t, 51, h, returnObject)
 }
 
 // ChardevChange registers the handler of chardev-change. Replaces what stands
@@ -602,7 +636,7 @@ func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*Chard
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 49, h, returnObject)
+	registerQueryWith(t, 52, h, returnObject)
 }
 
 // ChardevRemove registers the handler of chardev-remove. Removes a character
@@ -610,7 +644,7 @@ func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) error) {
-	registerActionWith(t, 50, h)
+	registerActionWith(t, 53, h)
 }
 
 // ChardevSendBreak registers the handler of chardev-send-break. Sends a break
@@ -618,7 +652,15 @@ func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) e
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArguments) error) {
-	registerActionWith(t, 51, h)
+	registerActionWith(t, 54, h)
+}
+
+// Transaction registers the handler of transaction. Does several things at one
+// point in time, all of them or none.
+//
+// Since QEMU 1.1.
+func (t *Table) Transaction(h func(context.Context, *TransactionArguments) error) {
+	registerActionWith(t, 55, h)
 }
 
 // QmpCapabilities registers the handler of qmp_capabilities. Ends the
@@ -626,7 +668,7 @@ func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArgume
 //
 // Since QEMU 0.13.
 func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArguments) error) {
-	registerActionWith(t, 52, h)
+	registerActionWith(t, 56, h)
 }
 
 // QueryVersion registers the handler of query-version. Tells the version of
@@ -636,7 +678,7 @@ func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArgument
 //
 // Since QEMU 0.14.
 func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
-	registerQuery(t, 53, h, returnObject)
+	registerQuery(t, 57, h, returnObject)
 }
 
 // QueryCommands registers the handler of query-commands. Lists the commands.
@@ -645,7 +687,7 @@ func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
-	registerQuery(t, 54, h, returnList)
+	registerQuery(t, 58, h, returnList)
 }
 
 // Quit registers the handler of quit. Ends the program. The reply is sent when
@@ -653,7 +695,7 @@ func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) Quit(h func(context.Context) error) {
-	registerAction(t, 55, h)
+	registerAction(t, 59, h)
 }
 
 // QueryQmpSchema registers the handler of query-qmp-schema. Describes all
@@ -664,7 +706,7 @@ func (t *Table) Quit(h func(context.Context) error) {
 //
 // Since QEMU 2.5.
 func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
-	registerQuery(t, 56, h, returnList)
+	registerQuery(t, 60, h, returnList)
 }
 
 // QomList registers the handler of qom-list. Lists the properties of an
@@ -674,7 +716,7 @@ func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
 //
 // Since QEMU 1.2.
 func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 57, h, returnList)
+	registerQueryWith(t, 61, h, returnList)
 }
 
 // QomGet registers the handler of qom-get. Reads a property.
@@ -683,14 +725,14 @@ func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPro
 //
 // Since QEMU 1.2.
 func (t *Table) QomGet(h func(context.Context, *QomGetArguments) (Any, error)) {
-	registerQueryWith(t, 58, h, returnScalar(appendAny))
+	registerQueryWith(t, 62, h, returnScalar(appendAny))
 }
 
 // QomSet registers the handler of qom-set. Changes a property.
 //
 // Since QEMU 1.2.
 func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
-	registerActionWith(t, 59, h)
+	registerActionWith(t, 63, h)
 }
 
 // QomListTypes registers the handler of qom-list-types. Lists types of
@@ -700,7 +742,7 @@ func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
 //
 // Since QEMU 1.1.
 func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]*ObjectTypeInfo, error)) {
-	registerQueryWith(t, 60, h, returnList)
+	registerQueryWith(t, 64, h, returnList)
 }
 
 // QomListProperties registers the handler of qom-list-properties. Lists the
@@ -711,14 +753,14 @@ func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]
 //
 // Since QEMU 2.12.
 func (t *Table) QomListProperties(h func(context.Context, *QomListPropertiesArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 61, h, returnList)
+	registerQueryWith(t, 65, h, returnList)
 }
 
 // ObjectAdd registers the handler of object-add. Makes an object.
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
-	registerActionWith(t, 62, h)
+	registerActionWith(t, 66, h)
 }
 
 // ObjectDel registers the handler of object-del. Removes an object that nobody
@@ -726,7 +768,7 @@ func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
-	registerActionWith(t, 63, h)
+	registerActionWith(t, 67, h)
 }
 
 // DeviceAdd registers the handler of device_add. Plugs in a device. Its
@@ -736,7 +778,7 @@ func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
 //
 // The arguments are not checked: the handler does that.
 func (t *Table) DeviceAdd(h RawHandler) {
-	t.register(64, h)
+	t.register(68, h)
 }
 
 // DeviceDel registers the handler of device_del. Asks for a device to be
@@ -745,7 +787,7 @@ func (t *Table) DeviceAdd(h RawHandler) {
 //
 // Since QEMU 0.14.
 func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
-	registerActionWith(t, 65, h)
+	registerActionWith(t, 69, h)
 }
 
 // Stop registers the handler of stop. Stops the machine. It has no effect on
@@ -753,14 +795,14 @@ func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Stop(h func(context.Context) error) {
-	registerAction(t, 66, h)
+	registerAction(t, 70, h)
 }
 
 // Cont registers the handler of cont. Lets the machine run.
 //
 // Since QEMU 0.14.
 func (t *Table) Cont(h func(context.Context) error) {
-	registerAction(t, 67, h)
+	registerAction(t, 71, h)
 }
 
 // HumanMonitorCommand registers the handler of human-monitor-command. Runs a
@@ -770,7 +812,7 @@ func (t *Table) Cont(h func(context.Context) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommandArguments) (string, error)) {
-	registerQueryWith(t, 68, h, returnScalar(appendString))
+	registerQueryWith(t, 72, h, returnScalar(appendString))
 }
 
 // Getfd registers the handler of getfd. Names the file descriptor that came
@@ -778,7 +820,7 @@ func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommand
 //
 // Since QEMU 0.14.
 func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
-	registerActionWith(t, 69, h)
+	registerActionWith(t, 73, h)
 }
 
 // Closefd registers the handler of closefd. Closes a descriptor that getfd
@@ -786,7 +828,7 @@ func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
-	registerActionWith(t, 70, h)
+	registerActionWith(t, 74, h)
 }
 
 // AddFd registers the handler of add-fd. Adds the file descriptor that came
@@ -796,7 +838,7 @@ func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, error)) {
-	registerQueryWith(t, 71, h, returnObject)
+	registerQueryWith(t, 75, h, returnObject)
 }
 
 // RemoveFd registers the handler of remove-fd. Takes descriptors out of a set.
@@ -804,7 +846,7 @@ func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, erro
 //
 // Since QEMU 1.2.
 func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
-	registerActionWith(t, 72, h)
+	registerActionWith(t, 76, h)
 }
 
 // QueryFdsets registers the handler of query-fdsets. Lists the sets of
@@ -814,5 +856,5 @@ func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) QueryFdsets(h func(context.Context) ([]*FdsetInfo, error)) {
-	registerQuery(t, 73, h, returnList)
+	registerQuery(t, 77, h, returnList)
 }

@@ -329,6 +329,90 @@ func (x *QCryptoBlockAmendOptions) decodeVariant(d *decoder) bool {
 	return true
 }
 
+func (x *BlockdevSnapshotSync) decodeMembers(d *decoder) bool {
+	return optional(d, "device", &x.Device, readString) &&
+		optional(d, "node-name", &x.NodeName, readString) &&
+		required(d, "snapshot-file", &x.SnapshotFile, readString) &&
+		optional(d, "snapshot-node-name", &x.SnapshotNodeName, readString) &&
+		optional(d, "format", &x.Format, readString) &&
+		optional(d, "mode", &x.Mode, readEnum[NewImageMode])
+}
+
+// DecodeBlockdevSnapshotSync is [Decode] for [BlockdevSnapshotSync].
+func DecodeBlockdevSnapshotSync(v qjson.Value, mode Mode) (*BlockdevSnapshotSync, error) {
+	return Decode[BlockdevSnapshotSync](v, mode)
+}
+
+func (x *BlockdevSnapshot) decodeMembers(d *decoder) bool {
+	return required(d, "node", &x.Node, readString) &&
+		required(d, "overlay", &x.Overlay, readString)
+}
+
+// DecodeBlockdevSnapshot is [Decode] for [BlockdevSnapshot].
+func DecodeBlockdevSnapshot(v qjson.Value, mode Mode) (*BlockdevSnapshot, error) {
+	return Decode[BlockdevSnapshot](v, mode)
+}
+
+func (x *BackupPerf) decodeMembers(d *decoder) bool {
+	return optional(d, "use-copy-range", &x.UseCopyRange, readBool) &&
+		optional(d, "max-workers", &x.MaxWorkers, readInt64) &&
+		optional(d, "max-chunk", &x.MaxChunk, readInt64) &&
+		(d.version < V9_2 || optional(d, "min-cluster-size", &x.MinClusterSize, readSize))
+}
+
+// DecodeBackupPerf is [Decode] for [BackupPerf].
+func DecodeBackupPerf(v qjson.Value, mode Mode) (*BackupPerf, error) {
+	return Decode[BackupPerf](v, mode)
+}
+
+func (x *DriveBackup) decodeMembers(d *decoder) bool {
+	return optional(d, "job-id", &x.JobId, readString) &&
+		required(d, "device", &x.Device, readString) &&
+		required(d, "sync", &x.Sync, readEnum[MirrorSyncMode]) &&
+		optional(d, "speed", &x.Speed, readInt64) &&
+		optional(d, "bitmap", &x.Bitmap, readString) &&
+		optional(d, "bitmap-mode", &x.BitmapMode, readEnum[BitmapSyncMode]) &&
+		optional(d, "compress", &x.Compress, readBool) &&
+		optional(d, "on-source-error", &x.OnSourceError, readEnum[BlockdevOnError]) &&
+		optional(d, "on-target-error", &x.OnTargetError, readEnum[BlockdevOnError]) &&
+		optional(d, "auto-finalize", &x.AutoFinalize, readBool) &&
+		optional(d, "auto-dismiss", &x.AutoDismiss, readBool) &&
+		optional(d, "filter-node-name", &x.FilterNodeName, readString) &&
+		(d.version < V9_1 || optional(d, "discard-source", &x.DiscardSource, readBool)) &&
+		optional(d, "x-perf", &x.XPerf, readObject[BackupPerf]) &&
+		required(d, "target", &x.Target, readString) &&
+		optional(d, "format", &x.Format, readString) &&
+		optional(d, "mode", &x.Mode, readEnum[NewImageMode])
+}
+
+// DecodeDriveBackup is [Decode] for [DriveBackup].
+func DecodeDriveBackup(v qjson.Value, mode Mode) (*DriveBackup, error) {
+	return Decode[DriveBackup](v, mode)
+}
+
+func (x *BlockdevBackup) decodeMembers(d *decoder) bool {
+	return optional(d, "job-id", &x.JobId, readString) &&
+		required(d, "device", &x.Device, readString) &&
+		required(d, "sync", &x.Sync, readEnum[MirrorSyncMode]) &&
+		optional(d, "speed", &x.Speed, readInt64) &&
+		optional(d, "bitmap", &x.Bitmap, readString) &&
+		optional(d, "bitmap-mode", &x.BitmapMode, readEnum[BitmapSyncMode]) &&
+		optional(d, "compress", &x.Compress, readBool) &&
+		optional(d, "on-source-error", &x.OnSourceError, readEnum[BlockdevOnError]) &&
+		optional(d, "on-target-error", &x.OnTargetError, readEnum[BlockdevOnError]) &&
+		optional(d, "auto-finalize", &x.AutoFinalize, readBool) &&
+		optional(d, "auto-dismiss", &x.AutoDismiss, readBool) &&
+		optional(d, "filter-node-name", &x.FilterNodeName, readString) &&
+		(d.version < V9_1 || optional(d, "discard-source", &x.DiscardSource, readBool)) &&
+		optional(d, "x-perf", &x.XPerf, readObject[BackupPerf]) &&
+		required(d, "target", &x.Target, readString)
+}
+
+// DecodeBlockdevBackup is [Decode] for [BlockdevBackup].
+func DecodeBlockdevBackup(v qjson.Value, mode Mode) (*BlockdevBackup, error) {
+	return Decode[BlockdevBackup](v, mode)
+}
+
 func (x *BlockDirtyBitmap) decodeMembers(d *decoder) bool {
 	return required(d, "node", &x.Node, readString) &&
 		required(d, "name", &x.Name, readString)
@@ -1585,6 +1669,16 @@ func (x *BlockdevAmendOptions) decodeVariant(d *decoder) bool {
 	return true
 }
 
+func (x *BlockdevSnapshotInternal) decodeMembers(d *decoder) bool {
+	return required(d, "device", &x.Device, readString) &&
+		required(d, "name", &x.Name, readString)
+}
+
+// DecodeBlockdevSnapshotInternal is [Decode] for [BlockdevSnapshotInternal].
+func DecodeBlockdevSnapshotInternal(v qjson.Value, mode Mode) (*BlockdevSnapshotInternal, error) {
+	return Decode[BlockdevSnapshotInternal](v, mode)
+}
+
 func (x *NbdServerOptions) decodeMembers(d *decoder) bool {
 	return (d.version < V10_0 || optional(d, "handshake-max-seconds", &x.HandshakeMaxSeconds, readUint32)) &&
 		optional(d, "tls-creds", &x.TlsCreds, readString) &&
@@ -2175,6 +2269,167 @@ func (x *AuthZSimpleProperties) decodeMembers(d *decoder) bool {
 // DecodeAuthZSimpleProperties is [Decode] for [AuthZSimpleProperties].
 func DecodeAuthZSimpleProperties(v qjson.Value, mode Mode) (*AuthZSimpleProperties, error) {
 	return Decode[AuthZSimpleProperties](v, mode)
+}
+
+func (x *Abort) decodeMembers(d *decoder) bool {
+	return true
+}
+
+// DecodeAbort is [Decode] for [Abort].
+func DecodeAbort(v qjson.Value, mode Mode) (*Abort, error) { return Decode[Abort](v, mode) }
+
+func (x *AbortWrapper) decodeMembers(d *decoder) bool {
+	return required(d, "data", &x.Data, readObject[Abort])
+}
+
+// DecodeAbortWrapper is [Decode] for [AbortWrapper].
+func DecodeAbortWrapper(v qjson.Value, mode Mode) (*AbortWrapper, error) {
+	return Decode[AbortWrapper](v, mode)
+}
+
+func (x *BlockDirtyBitmapAddWrapper) decodeMembers(d *decoder) bool {
+	return required(d, "data", &x.Data, readObject[BlockDirtyBitmapAdd])
+}
+
+// DecodeBlockDirtyBitmapAddWrapper is [Decode] for [BlockDirtyBitmapAddWrapper].
+func DecodeBlockDirtyBitmapAddWrapper(v qjson.Value, mode Mode) (*BlockDirtyBitmapAddWrapper, error) {
+	return Decode[BlockDirtyBitmapAddWrapper](v, mode)
+}
+
+func (x *BlockDirtyBitmapWrapper) decodeMembers(d *decoder) bool {
+	return required(d, "data", &x.Data, readObject[BlockDirtyBitmap])
+}
+
+// DecodeBlockDirtyBitmapWrapper is [Decode] for [BlockDirtyBitmapWrapper].
+func DecodeBlockDirtyBitmapWrapper(v qjson.Value, mode Mode) (*BlockDirtyBitmapWrapper, error) {
+	return Decode[BlockDirtyBitmapWrapper](v, mode)
+}
+
+func (x *BlockDirtyBitmapMergeWrapper) decodeMembers(d *decoder) bool {
+	return required(d, "data", &x.Data, readObject[BlockDirtyBitmapMerge])
+}
+
+// DecodeBlockDirtyBitmapMergeWrapper is [Decode] for [BlockDirtyBitmapMergeWrapper].
+func DecodeBlockDirtyBitmapMergeWrapper(v qjson.Value, mode Mode) (*BlockDirtyBitmapMergeWrapper, error) {
+	return Decode[BlockDirtyBitmapMergeWrapper](v, mode)
+}
+
+func (x *BlockdevBackupWrapper) decodeMembers(d *decoder) bool {
+	return required(d, "data", &x.Data, readObject[BlockdevBackup])
+}
+
+// DecodeBlockdevBackupWrapper is [Decode] for [BlockdevBackupWrapper].
+func DecodeBlockdevBackupWrapper(v qjson.Value, mode Mode) (*BlockdevBackupWrapper, error) {
+	return Decode[BlockdevBackupWrapper](v, mode)
+}
+
+func (x *BlockdevSnapshotWrapper) decodeMembers(d *decoder) bool {
+	return required(d, "data", &x.Data, readObject[BlockdevSnapshot])
+}
+
+// DecodeBlockdevSnapshotWrapper is [Decode] for [BlockdevSnapshotWrapper].
+func DecodeBlockdevSnapshotWrapper(v qjson.Value, mode Mode) (*BlockdevSnapshotWrapper, error) {
+	return Decode[BlockdevSnapshotWrapper](v, mode)
+}
+
+func (x *BlockdevSnapshotInternalWrapper) decodeMembers(d *decoder) bool {
+	return required(d, "data", &x.Data, readObject[BlockdevSnapshotInternal])
+}
+
+// DecodeBlockdevSnapshotInternalWrapper is [Decode] for [BlockdevSnapshotInternalWrapper].
+func DecodeBlockdevSnapshotInternalWrapper(v qjson.Value, mode Mode) (*BlockdevSnapshotInternalWrapper, error) {
+	return Decode[BlockdevSnapshotInternalWrapper](v, mode)
+}
+
+func (x *BlockdevSnapshotSyncWrapper) decodeMembers(d *decoder) bool {
+	return required(d, "data", &x.Data, readObject[BlockdevSnapshotSync])
+}
+
+// DecodeBlockdevSnapshotSyncWrapper is [Decode] for [BlockdevSnapshotSyncWrapper].
+func DecodeBlockdevSnapshotSyncWrapper(v qjson.Value, mode Mode) (*BlockdevSnapshotSyncWrapper, error) {
+	return Decode[BlockdevSnapshotSyncWrapper](v, mode)
+}
+
+func (x *DriveBackupWrapper) decodeMembers(d *decoder) bool {
+	return required(d, "data", &x.Data, readObject[DriveBackup])
+}
+
+// DecodeDriveBackupWrapper is [Decode] for [DriveBackupWrapper].
+func DecodeDriveBackupWrapper(v qjson.Value, mode Mode) (*DriveBackupWrapper, error) {
+	return Decode[DriveBackupWrapper](v, mode)
+}
+
+func (x *TransactionAction) decodeMembers(d *decoder) bool {
+	return required(d, "type", &x.Type, readEnum[TransactionActionKind]) &&
+		x.decodeVariant(d)
+}
+
+// DecodeTransactionAction is [Decode] for [TransactionAction].
+func DecodeTransactionAction(v qjson.Value, mode Mode) (*TransactionAction, error) {
+	return Decode[TransactionAction](v, mode)
+}
+
+func (x *TransactionAction) decodeVariant(d *decoder) bool {
+	switch x.Type {
+	case TransactionActionKindAbort:
+		v := new(AbortWrapper)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case TransactionActionKindBlockDirtyBitmapAdd:
+		v := new(BlockDirtyBitmapAddWrapper)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case TransactionActionKindBlockDirtyBitmapRemove:
+		v := new(BlockDirtyBitmapWrapper)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case TransactionActionKindBlockDirtyBitmapClear:
+		v := new(BlockDirtyBitmapWrapper)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case TransactionActionKindBlockDirtyBitmapEnable:
+		v := new(BlockDirtyBitmapWrapper)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case TransactionActionKindBlockDirtyBitmapDisable:
+		v := new(BlockDirtyBitmapWrapper)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case TransactionActionKindBlockDirtyBitmapMerge:
+		v := new(BlockDirtyBitmapMergeWrapper)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case TransactionActionKindBlockdevBackup:
+		v := new(BlockdevBackupWrapper)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case TransactionActionKindBlockdevSnapshot:
+		v := new(BlockdevSnapshotWrapper)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case TransactionActionKindBlockdevSnapshotInternalSync:
+		v := new(BlockdevSnapshotInternalWrapper)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case TransactionActionKindBlockdevSnapshotSync:
+		v := new(BlockdevSnapshotSyncWrapper)
+		x.Variant = v
+		return v.decodeMembers(d)
+	case TransactionActionKindDriveBackup:
+		v := new(DriveBackupWrapper)
+		x.Variant = v
+		return v.decodeMembers(d)
+	}
+	return true
+}
+
+func (x *TransactionProperties) decodeMembers(d *decoder) bool {
+	return optional(d, "completion-mode", &x.CompletionMode, readEnum[ActionCompletionMode])
+}
+
+// DecodeTransactionProperties is [Decode] for [TransactionProperties].
+func DecodeTransactionProperties(v qjson.Value, mode Mode) (*TransactionProperties, error) {
+	return Decode[TransactionProperties](v, mode)
 }
 
 func (x *MonitorOptions) decodeMembers(d *decoder) bool {
@@ -2871,6 +3126,12 @@ func (x *BlockResizeArguments) decodeMembers(d *decoder) bool {
 		required(d, "size", &x.Size, readInt64)
 }
 
+func (x *ChangeBackingFileArguments) decodeMembers(d *decoder) bool {
+	return required(d, "device", &x.Device, readString) &&
+		required(d, "image-node-name", &x.ImageNodeName, readString) &&
+		required(d, "backing-file", &x.BackingFile, readString)
+}
+
 func (x *QueryNamedBlockNodesArguments) decodeMembers(d *decoder) bool {
 	return optional(d, "flat", &x.Flat, readBool)
 }
@@ -2979,6 +3240,11 @@ func (x *ChardevRemoveArguments) decodeMembers(d *decoder) bool {
 
 func (x *ChardevSendBreakArguments) decodeMembers(d *decoder) bool {
 	return required(d, "id", &x.Id, readString)
+}
+
+func (x *TransactionArguments) decodeMembers(d *decoder) bool {
+	return required(d, "actions", &x.Actions, readObjects[TransactionAction]) &&
+		optional(d, "properties", &x.Properties, readObject[TransactionProperties])
 }
 
 func (x *QmpCapabilitiesArguments) decodeMembers(d *decoder) bool {

@@ -1435,6 +1435,160 @@ func (x *BlockJobInfo) appendJSON(dst []byte, version Version) []byte {
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevSnapshotSync) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockdevSnapshotSync) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	if x.Device != nil {
+		dst = appendString(appendKey(dst, `"device": `), *x.Device)
+	}
+	if x.NodeName != nil {
+		dst = appendString(appendKey(dst, `"node-name": `), *x.NodeName)
+	}
+	if x.Mode != nil {
+		dst = appendEnum(appendKey(dst, `"mode": `), *x.Mode)
+	}
+	dst = appendString(appendKey(dst, `"snapshot-file": `), x.SnapshotFile)
+	if x.SnapshotNodeName != nil {
+		dst = appendString(appendKey(dst, `"snapshot-node-name": `), *x.SnapshotNodeName)
+	}
+	if x.Format != nil {
+		dst = appendString(appendKey(dst, `"format": `), *x.Format)
+	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevSnapshot) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockdevSnapshot) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"node": `), x.Node)
+	dst = appendString(appendKey(dst, `"overlay": `), x.Overlay)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BackupPerf) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BackupPerf) appendJSON(dst []byte, version Version) []byte {
+	dst = append(dst, '{')
+	if version >= V9_2 && x.MinClusterSize != nil {
+		dst = qjson.AppendUint(appendKey(dst, `"min-cluster-size": `), *x.MinClusterSize)
+	}
+	if x.MaxChunk != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"max-chunk": `), *x.MaxChunk)
+	}
+	if x.UseCopyRange != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"use-copy-range": `), *x.UseCopyRange)
+	}
+	if x.MaxWorkers != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"max-workers": `), *x.MaxWorkers)
+	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *DriveBackup) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *DriveBackup) appendJSON(dst []byte, version Version) []byte {
+	dst = append(dst, '{')
+	if x.Bitmap != nil {
+		dst = appendString(appendKey(dst, `"bitmap": `), *x.Bitmap)
+	}
+	if x.Compress != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"compress": `), *x.Compress)
+	}
+	if x.AutoFinalize != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"auto-finalize": `), *x.AutoFinalize)
+	}
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	if x.XPerf != nil {
+		dst = x.XPerf.appendJSON(appendKey(dst, `"x-perf": `), version)
+	}
+	if x.OnTargetError != nil {
+		dst = appendEnum(appendKey(dst, `"on-target-error": `), *x.OnTargetError)
+	}
+	if x.AutoDismiss != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"auto-dismiss": `), *x.AutoDismiss)
+	}
+	if x.FilterNodeName != nil {
+		dst = appendString(appendKey(dst, `"filter-node-name": `), *x.FilterNodeName)
+	}
+	if x.Mode != nil {
+		dst = appendEnum(appendKey(dst, `"mode": `), *x.Mode)
+	}
+	if x.Speed != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"speed": `), *x.Speed)
+	}
+	if x.OnSourceError != nil {
+		dst = appendEnum(appendKey(dst, `"on-source-error": `), *x.OnSourceError)
+	}
+	dst = appendEnum(appendKey(dst, `"sync": `), x.Sync)
+	if x.Format != nil {
+		dst = appendString(appendKey(dst, `"format": `), *x.Format)
+	}
+	if version >= V9_1 && x.DiscardSource != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"discard-source": `), *x.DiscardSource)
+	}
+	if x.BitmapMode != nil {
+		dst = appendEnum(appendKey(dst, `"bitmap-mode": `), *x.BitmapMode)
+	}
+	if x.JobId != nil {
+		dst = appendString(appendKey(dst, `"job-id": `), *x.JobId)
+	}
+	dst = appendString(appendKey(dst, `"target": `), x.Target)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevBackup) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockdevBackup) appendJSON(dst []byte, version Version) []byte {
+	dst = append(dst, '{')
+	if x.Bitmap != nil {
+		dst = appendString(appendKey(dst, `"bitmap": `), *x.Bitmap)
+	}
+	if x.Compress != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"compress": `), *x.Compress)
+	}
+	if x.AutoFinalize != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"auto-finalize": `), *x.AutoFinalize)
+	}
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	if x.XPerf != nil {
+		dst = x.XPerf.appendJSON(appendKey(dst, `"x-perf": `), version)
+	}
+	if x.OnTargetError != nil {
+		dst = appendEnum(appendKey(dst, `"on-target-error": `), *x.OnTargetError)
+	}
+	if x.AutoDismiss != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"auto-dismiss": `), *x.AutoDismiss)
+	}
+	if x.FilterNodeName != nil {
+		dst = appendString(appendKey(dst, `"filter-node-name": `), *x.FilterNodeName)
+	}
+	if x.Speed != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"speed": `), *x.Speed)
+	}
+	if x.OnSourceError != nil {
+		dst = appendEnum(appendKey(dst, `"on-source-error": `), *x.OnSourceError)
+	}
+	dst = appendEnum(appendKey(dst, `"sync": `), x.Sync)
+	if version >= V9_1 && x.DiscardSource != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"discard-source": `), *x.DiscardSource)
+	}
+	if x.BitmapMode != nil {
+		dst = appendEnum(appendKey(dst, `"bitmap-mode": `), *x.BitmapMode)
+	}
+	if x.JobId != nil {
+		dst = appendString(appendKey(dst, `"job-id": `), *x.JobId)
+	}
+	dst = appendString(appendKey(dst, `"target": `), x.Target)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *XDbgBlockGraphNode) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *XDbgBlockGraphNode) appendJSON(dst []byte, _ Version) []byte {
@@ -3807,6 +3961,16 @@ func (x *BlockdevAmendOptions) appendJSON(dst []byte, version Version) []byte {
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevSnapshotInternal) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockdevSnapshotInternal) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"name": `), x.Name)
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *NbdServerOptions) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *NbdServerOptions) appendJSON(dst []byte, version Version) []byte {
@@ -4777,6 +4941,224 @@ func (x *AuthZSimpleProperties) appendMember(dst []byte, i int, _ Version) []byt
 
 func (x *AuthZSimpleProperties) appendJSON(dst []byte, version Version) []byte {
 	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *Abort) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *Abort) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *AbortWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var abortWrapperBuckets = []uint16{505}
+
+func (x *AbortWrapper) buckets() []uint16 { return abortWrapperBuckets }
+
+func (x *AbortWrapper) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // data
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
+	}
+	return dst
+}
+
+func (x *AbortWrapper) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockDirtyBitmapAddWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockDirtyBitmapAddWrapperBuckets = []uint16{505}
+
+func (x *BlockDirtyBitmapAddWrapper) buckets() []uint16 { return blockDirtyBitmapAddWrapperBuckets }
+
+func (x *BlockDirtyBitmapAddWrapper) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // data
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
+	}
+	return dst
+}
+
+func (x *BlockDirtyBitmapAddWrapper) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockDirtyBitmapWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockDirtyBitmapWrapperBuckets = []uint16{505}
+
+func (x *BlockDirtyBitmapWrapper) buckets() []uint16 { return blockDirtyBitmapWrapperBuckets }
+
+func (x *BlockDirtyBitmapWrapper) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // data
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
+	}
+	return dst
+}
+
+func (x *BlockDirtyBitmapWrapper) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockDirtyBitmapMergeWrapper) AppendJSON(dst []byte) []byte {
+	return x.appendJSON(dst, Newest)
+}
+
+var blockDirtyBitmapMergeWrapperBuckets = []uint16{505}
+
+func (x *BlockDirtyBitmapMergeWrapper) buckets() []uint16 { return blockDirtyBitmapMergeWrapperBuckets }
+
+func (x *BlockDirtyBitmapMergeWrapper) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // data
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
+	}
+	return dst
+}
+
+func (x *BlockDirtyBitmapMergeWrapper) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevBackupWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevBackupWrapperBuckets = []uint16{505}
+
+func (x *BlockdevBackupWrapper) buckets() []uint16 { return blockdevBackupWrapperBuckets }
+
+func (x *BlockdevBackupWrapper) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // data
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
+	}
+	return dst
+}
+
+func (x *BlockdevBackupWrapper) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevSnapshotWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevSnapshotWrapperBuckets = []uint16{505}
+
+func (x *BlockdevSnapshotWrapper) buckets() []uint16 { return blockdevSnapshotWrapperBuckets }
+
+func (x *BlockdevSnapshotWrapper) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // data
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
+	}
+	return dst
+}
+
+func (x *BlockdevSnapshotWrapper) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevSnapshotInternalWrapper) AppendJSON(dst []byte) []byte {
+	return x.appendJSON(dst, Newest)
+}
+
+var blockdevSnapshotInternalWrapperBuckets = []uint16{505}
+
+func (x *BlockdevSnapshotInternalWrapper) buckets() []uint16 {
+	return blockdevSnapshotInternalWrapperBuckets
+}
+
+func (x *BlockdevSnapshotInternalWrapper) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // data
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
+	}
+	return dst
+}
+
+func (x *BlockdevSnapshotInternalWrapper) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevSnapshotSyncWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var blockdevSnapshotSyncWrapperBuckets = []uint16{505}
+
+func (x *BlockdevSnapshotSyncWrapper) buckets() []uint16 { return blockdevSnapshotSyncWrapperBuckets }
+
+func (x *BlockdevSnapshotSyncWrapper) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // data
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
+	}
+	return dst
+}
+
+func (x *BlockdevSnapshotSyncWrapper) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *DriveBackupWrapper) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var driveBackupWrapperBuckets = []uint16{505}
+
+func (x *DriveBackupWrapper) buckets() []uint16 { return driveBackupWrapperBuckets }
+
+func (x *DriveBackupWrapper) appendMember(dst []byte, i int, version Version) []byte {
+	switch i {
+	case 0: // data
+		return x.Data.appendJSON(appendKey(dst, `"data": `), version)
+	}
+	return dst
+}
+
+func (x *DriveBackupWrapper) appendJSON(dst []byte, version Version) []byte {
+	return appendMembers(dst, x, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *TransactionAction) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+var transactionActionBuckets = []uint16{425}
+
+func (x *TransactionAction) buckets() []uint16 { return transactionActionBuckets }
+
+func (x *TransactionAction) appendMember(dst []byte, i int, _ Version) []byte {
+	switch i {
+	case 0: // type
+		return appendEnum(appendKey(dst, `"type": `), x.Type)
+	}
+	return dst
+}
+
+func (x *TransactionAction) appendJSON(dst []byte, version Version) []byte {
+	if x.Variant == nil {
+		return appendMembers(dst, x, version)
+	}
+	return appendUnion(dst, x, x.Variant, version)
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *TransactionProperties) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *TransactionProperties) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	if x.CompletionMode != nil {
+		dst = appendEnum(appendKey(dst, `"completion-mode": `), *x.CompletionMode)
+	}
+	return append(dst, '}')
 }
 
 // AppendJSON appends the value as a monitor prints it.
@@ -6452,6 +6834,17 @@ func (x *BlockResizeArguments) appendJSON(dst []byte, _ Version) []byte {
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *ChangeBackingFileArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *ChangeBackingFileArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	dst = appendString(appendKey(dst, `"image-node-name": `), x.ImageNodeName)
+	dst = appendString(appendKey(dst, `"backing-file": `), x.BackingFile)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *QueryNamedBlockNodesArguments) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -6699,6 +7092,18 @@ func (x *ChardevSendBreakArguments) AppendJSON(dst []byte) []byte { return x.app
 func (x *ChardevSendBreakArguments) appendJSON(dst []byte, _ Version) []byte {
 	dst = append(dst, '{')
 	dst = appendString(appendKey(dst, `"id": `), x.Id)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *TransactionArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *TransactionArguments) appendJSON(dst []byte, version Version) []byte {
+	dst = append(dst, '{')
+	dst = appendList(appendKey(dst, `"actions": `), x.Actions, version)
+	if x.Properties != nil {
+		dst = x.Properties.appendJSON(appendKey(dst, `"properties": `), version)
+	}
 	return append(dst, '}')
 }
 

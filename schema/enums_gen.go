@@ -783,6 +783,133 @@ func (v Qcow2BitmapInfoFlags) String() string { return qcow2BitmapInfoFlagsValue
 
 func (v Qcow2BitmapInfoFlags) table() *enumTable { return &qcow2BitmapInfoFlagsValues }
 
+// BlockdevOnError: what is done about a request that fails.
+//
+// Since QEMU 1.3.
+type BlockdevOnError uint8
+
+// The values of [BlockdevOnError].
+const (
+	// BlockdevOnErrorReport is "report": the guest is told, or the job is
+	// cancelled.
+	BlockdevOnErrorReport BlockdevOnError = iota
+	// BlockdevOnErrorIgnore is "ignore": nothing but an event; jobs try again.
+	BlockdevOnErrorIgnore
+	// BlockdevOnErrorEnospc is "enospc": stop if there is no room left, else
+	// report.
+	BlockdevOnErrorEnospc
+	// BlockdevOnErrorStop is "stop": the machine stops, or the job pauses.
+	BlockdevOnErrorStop
+	// BlockdevOnErrorAuto is "auto": as the backend is set (since 2.7).
+	BlockdevOnErrorAuto
+)
+
+var blockdevOnErrorValues = enumTable{
+	names: []string{
+		"report",
+		"ignore",
+		"enospc",
+		"stop",
+		"auto",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v BlockdevOnError) String() string { return blockdevOnErrorValues.name(uint8(v)) }
+
+func (v BlockdevOnError) table() *enumTable { return &blockdevOnErrorValues }
+
+// MirrorSyncMode: what a job copies.
+//
+// Since QEMU 1.3.
+type MirrorSyncMode uint8
+
+// The values of [MirrorSyncMode].
+const (
+	// MirrorSyncModeTop is "top": what the top image holds.
+	MirrorSyncModeTop MirrorSyncMode = iota
+	// MirrorSyncModeFull is "full": everything.
+	MirrorSyncModeFull
+	// MirrorSyncModeNone is "none": only what is written from now on.
+	MirrorSyncModeNone
+	// MirrorSyncModeIncremental is "incremental": what a dirty bitmap marks
+	// (since 2.4).
+	MirrorSyncModeIncremental
+	// MirrorSyncModeBitmap is "bitmap": the same; the bitmap is then treated
+	// as BitmapSyncMode says (since 4.2).
+	MirrorSyncModeBitmap
+)
+
+var mirrorSyncModeValues = enumTable{
+	names: []string{
+		"top",
+		"full",
+		"none",
+		"incremental",
+		"bitmap",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v MirrorSyncMode) String() string { return mirrorSyncModeValues.name(uint8(v)) }
+
+func (v MirrorSyncMode) table() *enumTable { return &mirrorSyncModeValues }
+
+// BitmapSyncMode: what becomes of a bitmap by which a job copied.
+//
+// Since QEMU 4.2.
+type BitmapSyncMode uint8
+
+// The values of [BitmapSyncMode].
+const (
+	// BitmapSyncModeOnSuccess is "on-success": what was copied is cleared if
+	// the job was successful.
+	BitmapSyncModeOnSuccess BitmapSyncMode = iota
+	// BitmapSyncModeNever is "never": it stays as it is.
+	BitmapSyncModeNever
+	// BitmapSyncModeAlways is "always": what was copied is cleared.
+	BitmapSyncModeAlways
+)
+
+var bitmapSyncModeValues = enumTable{
+	names: []string{
+		"on-success",
+		"never",
+		"always",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v BitmapSyncMode) String() string { return bitmapSyncModeValues.name(uint8(v)) }
+
+func (v BitmapSyncMode) table() *enumTable { return &bitmapSyncModeValues }
+
+// NewImageMode: where a new image comes from.
+//
+// Since QEMU 1.1.
+type NewImageMode uint8
+
+// The values of [NewImageMode].
+const (
+	// NewImageModeExisting is "existing": it is there already.
+	NewImageModeExisting NewImageMode = iota
+	// NewImageModeAbsolutePaths is "absolute-paths": it is made, with its
+	// backing file's full name in it.
+	NewImageModeAbsolutePaths
+)
+
+var newImageModeValues = enumTable{
+	names: []string{
+		"existing",
+		"absolute-paths",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v NewImageMode) String() string { return newImageModeValues.name(uint8(v)) }
+
+func (v NewImageMode) table() *enumTable { return &newImageModeValues }
+
 // XDbgBlockGraphNodeType: what stands in a block graph.
 //
 // Since QEMU 4.0.
@@ -2187,6 +2314,101 @@ var qAuthZListFormatValues = enumTable{
 func (v QAuthZListFormat) String() string { return qAuthZListFormatValues.name(uint8(v)) }
 
 func (v QAuthZListFormat) table() *enumTable { return &qAuthZListFormatValues }
+
+// ActionCompletionMode: how the jobs end that the actions of a transaction
+// start.
+//
+// Since QEMU 2.5.
+type ActionCompletionMode uint8
+
+// The values of [ActionCompletionMode].
+const (
+	// ActionCompletionModeIndividual is "individual": each by itself.
+	ActionCompletionModeIndividual ActionCompletionMode = iota
+	// ActionCompletionModeGrouped is "grouped": all together; if one fails,
+	// the others are cancelled.
+	ActionCompletionModeGrouped
+)
+
+var actionCompletionModeValues = enumTable{
+	names: []string{
+		"individual",
+		"grouped",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v ActionCompletionMode) String() string { return actionCompletionModeValues.name(uint8(v)) }
+
+func (v ActionCompletionMode) table() *enumTable { return &actionCompletionModeValues }
+
+// TransactionActionKind: what an action does: the same as the command of this
+// name.
+//
+// Since QEMU 1.1.
+type TransactionActionKind uint8
+
+// The values of [TransactionActionKind].
+const (
+	// TransactionActionKindAbort is "abort": nothing but fail (since 1.6).
+	TransactionActionKindAbort TransactionActionKind = iota
+	// TransactionActionKindBlockDirtyBitmapAdd is "block-dirty-bitmap-add":
+	// make a bitmap (since 2.5).
+	TransactionActionKindBlockDirtyBitmapAdd
+	// TransactionActionKindBlockDirtyBitmapRemove is
+	// "block-dirty-bitmap-remove": remove a bitmap (since 4.2).
+	TransactionActionKindBlockDirtyBitmapRemove
+	// TransactionActionKindBlockDirtyBitmapClear is
+	// "block-dirty-bitmap-clear": clear a bitmap (since 2.5).
+	TransactionActionKindBlockDirtyBitmapClear
+	// TransactionActionKindBlockDirtyBitmapEnable is
+	// "block-dirty-bitmap-enable": enable a bitmap (since 4.0).
+	TransactionActionKindBlockDirtyBitmapEnable
+	// TransactionActionKindBlockDirtyBitmapDisable is
+	// "block-dirty-bitmap-disable": disable a bitmap (since 4.0).
+	TransactionActionKindBlockDirtyBitmapDisable
+	// TransactionActionKindBlockDirtyBitmapMerge is
+	// "block-dirty-bitmap-merge": merge bitmaps (since 4.0).
+	TransactionActionKindBlockDirtyBitmapMerge
+	// TransactionActionKindBlockdevBackup is "blockdev-backup": start a backup
+	// into a node (since 2.3).
+	TransactionActionKindBlockdevBackup
+	// TransactionActionKindBlockdevSnapshot is "blockdev-snapshot": put an
+	// overlay over a node (since 2.5).
+	TransactionActionKindBlockdevSnapshot
+	// TransactionActionKindBlockdevSnapshotInternalSync is
+	// "blockdev-snapshot-internal-sync": take a snapshot within an image
+	// (since 1.7).
+	TransactionActionKindBlockdevSnapshotInternalSync
+	// TransactionActionKindBlockdevSnapshotSync is "blockdev-snapshot-sync":
+	// put a new overlay over a node.
+	TransactionActionKindBlockdevSnapshotSync
+	// TransactionActionKindDriveBackup is "drive-backup": start a backup into
+	// a file (since 1.6).
+	TransactionActionKindDriveBackup
+)
+
+var transactionActionKindValues = enumTable{
+	names: []string{
+		"abort",
+		"block-dirty-bitmap-add",
+		"block-dirty-bitmap-remove",
+		"block-dirty-bitmap-clear",
+		"block-dirty-bitmap-enable",
+		"block-dirty-bitmap-disable",
+		"block-dirty-bitmap-merge",
+		"blockdev-backup",
+		"blockdev-snapshot",
+		"blockdev-snapshot-internal-sync",
+		"blockdev-snapshot-sync",
+		"drive-backup",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v TransactionActionKind) String() string { return transactionActionKindValues.name(uint8(v)) }
+
+func (v TransactionActionKind) table() *enumTable { return &transactionActionKindValues }
 
 // QMPCapability: what a monitor can do beyond the ordinary.
 //

@@ -1032,6 +1032,125 @@ type BlockJobInfoVariant interface {
 
 func (*BlockJobInfoMirror) isBlockJobInfoVariant() {}
 
+// BlockdevSnapshotSync: a snapshot whose overlay is opened by a file name.
+//
+// Since QEMU 0.14.
+type BlockdevSnapshotSync struct {
+	// Name of the backend of which the snapshot is taken.
+	Device *string
+	// Name of the node of which it is taken (since 2.0).
+	NodeName *string
+	// The overlay's file.
+	SnapshotFile string
+	// Name for the overlay; it must be given if a node is named (since 2.0).
+	SnapshotNodeName *string
+	// The overlay's format (default: qcow2).
+	Format *string
+	// Whether the file is there already (default: absolute-paths).
+	Mode *NewImageMode
+}
+
+// BlockdevSnapshot: a snapshot by an overlay that is a node already.
+//
+// Since QEMU 2.5.
+type BlockdevSnapshot struct {
+	// The node or device of which the snapshot is taken.
+	Node string
+	// The node that gets it as its backing file; it has none before.
+	Overlay string
+}
+
+// BackupPerf: how a backup goes about its work.
+//
+// Since QEMU 6.0.
+type BackupPerf struct {
+	// Let the host copy (default: false).
+	UseCopyRange *bool
+	// How many requests are under way at once (default: 64).
+	MaxWorkers *int64
+	// The longest request in bytes, 0 for no limit (default: 0).
+	MaxChunk *int64
+	// The least that is copied at once in bytes, a power of two (default: 0)
+	// (since 9.2).
+	MinClusterSize *uint64
+}
+
+// DriveBackup: a backup into an image that is opened by a file name.
+//
+// Since QEMU 1.6.
+type DriveBackup struct {
+	// The job's name (default: that of the device) (since 2.7).
+	JobId *string
+	// The node or device to be copied.
+	Device string
+	// What is copied.
+	Sync MirrorSyncMode
+	// Bytes a second, 0 for no limit (default: 0).
+	Speed *int64
+	// The dirty bitmap that marks what is copied (since 2.4).
+	Bitmap *string
+	// What becomes of it (since 4.2).
+	BitmapMode *BitmapSyncMode
+	// Compress what is written (default: false) (since 2.8).
+	Compress *bool
+	// What is done if reading fails (default: report).
+	OnSourceError *BlockdevOnError
+	// What is done if writing fails (default: report).
+	OnTargetError *BlockdevOnError
+	// The job takes its last step by itself (default: true) (since 2.12).
+	AutoFinalize *bool
+	// The job is forgotten by itself (default: true) (since 2.12).
+	AutoDismiss *bool
+	// Name for the filter that the job puts over the source (since 4.2).
+	FilterNodeName *string
+	// Discard in the source what was copied (default: false) (since 9.1).
+	DiscardSource *bool
+	// How the work is done (since 6.0).
+	XPerf *BackupPerf
+	// The image's file.
+	Target string
+	// Its format (default: as it looks, or as the source's).
+	Format *string
+	// Whether the file is there already (default: absolute-paths).
+	Mode *NewImageMode
+}
+
+// BlockdevBackup: a backup into a node.
+//
+// Since QEMU 2.3.
+type BlockdevBackup struct {
+	// The job's name (default: that of the device) (since 2.7).
+	JobId *string
+	// The node or device to be copied.
+	Device string
+	// What is copied.
+	Sync MirrorSyncMode
+	// Bytes a second, 0 for no limit (default: 0).
+	Speed *int64
+	// The dirty bitmap that marks what is copied (since 2.4).
+	Bitmap *string
+	// What becomes of it (since 4.2).
+	BitmapMode *BitmapSyncMode
+	// Compress what is written (default: false) (since 2.8).
+	Compress *bool
+	// What is done if reading fails (default: report).
+	OnSourceError *BlockdevOnError
+	// What is done if writing fails (default: report).
+	OnTargetError *BlockdevOnError
+	// The job takes its last step by itself (default: true) (since 2.12).
+	AutoFinalize *bool
+	// The job is forgotten by itself (default: true) (since 2.12).
+	AutoDismiss *bool
+	// Name for the filter that the job puts over the source (since 4.2).
+	FilterNodeName *string
+	// Discard in the source what was copied (default: false) (since 9.1).
+	DiscardSource *bool
+	// How the work is done (since 6.0).
+	XPerf *BackupPerf
+	// The node or device.
+	Target string
+}
+
 // XDbgBlockGraphNode: a corner of the graph.
 //
 // Since QEMU 4.0.
@@ -2453,6 +2572,16 @@ type BlockdevAmendOptionsVariant interface {
 func (*BlockdevAmendOptionsLUKS) isBlockdevAmendOptionsVariant()  {}
 func (*BlockdevAmendOptionsQcow2) isBlockdevAmendOptionsVariant() {}
 
+// BlockdevSnapshotInternal: a snapshot inside of an image.
+//
+// Since QEMU 1.7.
+type BlockdevSnapshotInternal struct {
+	// The node or device at the top of its chain.
+	Device string
+	// The snapshot's name.
+	Name string
+}
+
 // NbdServerOptions: the NBD server, as the command line has it.
 //
 // Since QEMU 4.2.
@@ -3078,6 +3207,128 @@ type AuthZPAMProperties struct {
 type AuthZSimpleProperties struct {
 	// The name.
 	Identity string
+}
+
+// Abort: an action that fails.
+//
+// Since QEMU 1.6.
+type Abort struct {
+}
+
+// AbortWrapper: holds the arguments of an action.
+//
+// Since QEMU 1.6.
+type AbortWrapper struct {
+	// Nothing.
+	Data Abort
+}
+
+// BlockDirtyBitmapAddWrapper: holds the arguments of an action.
+//
+// Since QEMU 2.5.
+type BlockDirtyBitmapAddWrapper struct {
+	// The arguments.
+	Data BlockDirtyBitmapAdd
+}
+
+// BlockDirtyBitmapWrapper: holds the arguments of an action.
+//
+// Since QEMU 2.5.
+type BlockDirtyBitmapWrapper struct {
+	// The arguments.
+	Data BlockDirtyBitmap
+}
+
+// BlockDirtyBitmapMergeWrapper: holds the arguments of an action.
+//
+// Since QEMU 4.0.
+type BlockDirtyBitmapMergeWrapper struct {
+	// The arguments.
+	Data BlockDirtyBitmapMerge
+}
+
+// BlockdevBackupWrapper: holds the arguments of an action.
+//
+// Since QEMU 2.3.
+type BlockdevBackupWrapper struct {
+	// The arguments.
+	Data BlockdevBackup
+}
+
+// BlockdevSnapshotWrapper: holds the arguments of an action.
+//
+// Since QEMU 2.5.
+type BlockdevSnapshotWrapper struct {
+	// The arguments.
+	Data BlockdevSnapshot
+}
+
+// BlockdevSnapshotInternalWrapper: holds the arguments of an action.
+//
+// Since QEMU 1.7.
+type BlockdevSnapshotInternalWrapper struct {
+	// The arguments.
+	Data BlockdevSnapshotInternal
+}
+
+// BlockdevSnapshotSyncWrapper: holds the arguments of an action.
+//
+// Since QEMU 1.1.
+type BlockdevSnapshotSyncWrapper struct {
+	// The arguments.
+	Data BlockdevSnapshotSync
+}
+
+// DriveBackupWrapper: holds the arguments of an action.
+//
+// Since QEMU 1.6.
+type DriveBackupWrapper struct {
+	// The arguments.
+	Data DriveBackup
+}
+
+// TransactionAction: one step of a transaction.
+//
+// Since QEMU 1.1.
+type TransactionAction struct {
+	// What it does.
+	Type TransactionActionKind
+	// Variant holds the members that depend on Type; nil for values without any.
+	Variant TransactionActionVariant
+}
+
+// TransactionActionVariant is a branch of [TransactionAction]: one of
+//
+//   - *[AbortWrapper]
+//   - *[BlockDirtyBitmapAddWrapper]
+//   - *[BlockDirtyBitmapWrapper]
+//   - *[BlockDirtyBitmapMergeWrapper]
+//   - *[BlockdevBackupWrapper]
+//   - *[BlockdevSnapshotWrapper]
+//   - *[BlockdevSnapshotInternalWrapper]
+//   - *[BlockdevSnapshotSyncWrapper]
+//   - *[DriveBackupWrapper]
+type TransactionActionVariant interface {
+	memberList
+	isTransactionActionVariant()
+}
+
+func (*AbortWrapper) isTransactionActionVariant()                    {}
+func (*BlockDirtyBitmapAddWrapper) isTransactionActionVariant()      {}
+func (*BlockDirtyBitmapWrapper) isTransactionActionVariant()         {}
+func (*BlockDirtyBitmapMergeWrapper) isTransactionActionVariant()    {}
+func (*BlockdevBackupWrapper) isTransactionActionVariant()           {}
+func (*BlockdevSnapshotWrapper) isTransactionActionVariant()         {}
+func (*BlockdevSnapshotInternalWrapper) isTransactionActionVariant() {}
+func (*BlockdevSnapshotSyncWrapper) isTransactionActionVariant()     {}
+func (*DriveBackupWrapper) isTransactionActionVariant()              {}
+
+// TransactionProperties: what holds for a whole transaction.
+//
+// Since QEMU 2.5.
+type TransactionProperties struct {
+	// How the jobs end that it starts (default: individual).
+	CompletionMode *ActionCompletionMode
 }
 
 // VersionTriple: a version number.
@@ -4067,6 +4318,16 @@ type BlockResizeArguments struct {
 	Size int64
 }
 
+// ChangeBackingFileArguments are the arguments of [Table.ChangeBackingFile].
+type ChangeBackingFileArguments struct {
+	// The node or device at the top of the image's chain.
+	Device string
+	// The node of the image.
+	ImageNodeName string
+	// What it says, as it is.
+	BackingFile string
+}
+
 // QueryNamedBlockNodesArguments are the arguments of
 // [Table.QueryNamedBlockNodes].
 type QueryNamedBlockNodesArguments struct {
@@ -4242,6 +4503,14 @@ type ChardevRemoveArguments struct {
 type ChardevSendBreakArguments struct {
 	// The device.
 	Id string
+}
+
+// TransactionArguments are the arguments of [Table.Transaction].
+type TransactionArguments struct {
+	// What is done, in this order.
+	Actions []*TransactionAction
+	// What holds for all (since 2.5).
+	Properties *TransactionProperties
 }
 
 // QmpCapabilitiesArguments are the arguments of [Table.QmpCapabilities].
