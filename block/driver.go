@@ -190,6 +190,16 @@ type (
 	SnapshotLister interface {
 		Snapshots(co *aio.Co) []SnapshotInfo
 	}
+	// Snapshotter takes snapshots within an image, and deletes them. No
+	// request is under way.
+	Snapshotter interface {
+		SnapshotLister
+		// CanSnapshot tells whether this image can have snapshots.
+		CanSnapshot() bool
+		// CoSnapshotCreate takes one; its ID is chosen by the driver.
+		CoSnapshotCreate(co *aio.Co, info SnapshotInfo) error
+		CoSnapshotDelete(co *aio.Co, id string) error
+	}
 	// StatsGetter gives the driver-specific part of BlockStats.
 	StatsGetter interface {
 		DriverStats() *DriverStats

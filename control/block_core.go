@@ -16,6 +16,8 @@ func (i *Instance) registerBlockCore(t *schema.Table) {
 	t.BlockResize(actionWith(i, i.blockResize))
 	t.BlockSetWriteThreshold(actionWith(i, i.blockSetWriteThreshold))
 	t.XBlockdevSetIothread(actionWith(i, i.blockdevSetIothread))
+	t.BlockdevSnapshotInternalSync(actionWith(i, i.blockdevSnapshotInternal))
+	t.BlockdevSnapshotDeleteInternalSync(queryWith(i, i.blockdevSnapshotDeleteInternal))
 	t.Emits(&schema.BlockWriteThresholdEvent{})
 	t.Emits(&schema.BlockImageCorruptedEvent{})
 }

@@ -142,17 +142,21 @@ func snapshots(co *aio.Co, n *block.Node) []*schema.SnapshotInfo {
 	}
 	var list []*schema.SnapshotInfo
 	for _, s := range lister.Snapshots(co) {
-		info := &schema.SnapshotInfo{
-			Id: s.ID, Name: s.Name, VmStateSize: int64(s.VMStateSize),
-			DateSec: int64(s.DateSec), DateNsec: int64(s.DateNsec),
-			VmClockSec: int64(s.VMClockNsec / 1e9), VmClockNsec: int64(s.VMClockNsec % 1e9),
-		}
-		if icount := int64(s.Icount); icount != -1 {
-			info.Icount = &icount
-		}
-		list = append(list, info)
+		list = append(list, snapshotInfo(s))
 	}
 	return list
+}
+
+func snapshotInfo(s block.SnapshotInfo) *schema.SnapshotInfo {
+	info := &schema.SnapshotInfo{
+		Id: s.ID, Name: s.Name, VmStateSize: int64(s.VMStateSize),
+		DateSec: int64(s.DateSec), DateNsec: int64(s.DateNsec),
+		VmClockSec: int64(s.VMClockNsec / 1e9), VmClockNsec: int64(s.VMClockNsec % 1e9),
+	}
+	if icount := int64(s.Icount); icount != -1 {
+		info.Icount = &icount
+	}
+	return info
 }
 
 // formatSpecific gives what only the node's driver knows.

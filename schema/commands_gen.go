@@ -60,6 +60,8 @@ const (
 	eventBlockWriteThreshold
 	commandBlockSetWriteThreshold
 	commandXBlockdevSetIothread
+	commandBlockdevSnapshotInternalSync
+	commandBlockdevSnapshotDeleteInternalSync
 	commandNbdServerStart
 	commandNbdServerAdd
 	commandNbdServerRemove
@@ -144,6 +146,8 @@ var commandInfos = [...]commandInfo{
 	{name: "x-blockdev-amend", order: commandXBlockdevAmend, since: 0x0501, allowPreconfig: true, features: []string{"unstable"}},
 	{name: "block-set-write-threshold", order: commandBlockSetWriteThreshold, since: 0x0203, allowPreconfig: true},
 	{name: "x-blockdev-set-iothread", order: commandXBlockdevSetIothread, since: 0x020c, allowPreconfig: true, features: []string{"unstable"}},
+	{name: "blockdev-snapshot-internal-sync", order: commandBlockdevSnapshotInternalSync, since: 0x0107, allowPreconfig: true},
+	{name: "blockdev-snapshot-delete-internal-sync", order: commandBlockdevSnapshotDeleteInternalSync, since: 0x0107, allowPreconfig: true},
 	{name: "nbd-server-start", order: commandNbdServerStart, since: 0x0103, allowPreconfig: true},
 	{name: "nbd-server-add", order: commandNbdServerAdd, since: 0x0103, allowPreconfig: true, features: []string{"deprecated"}},
 	{name: "nbd-server-remove", order: commandNbdServerRemove, since: 0x020c, allowPreconfig: true, features: []string{"deprecated"}},
@@ -525,12 +529,30 @@ func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothre
 	registerActionWith(t, 39, h)
 }
 
+// BlockdevSnapshotInternalSync registers the handler of
+// blockdev-snapshot-internal-sync. Takes a snapshot inside an image.
+//
+// Since QEMU 1.7.
+func (t *Table) BlockdevSnapshotInternalSync(h func(context.Context, *BlockdevSnapshotInternal) error) {
+	registerActionWith(t, 40, h)
+}
+
+// BlockdevSnapshotDeleteInternalSync registers the handler of
+// blockdev-snapshot-delete-internal-sync. Deletes a snapshot inside an image.
+//
+// # It returns what was deleted
+//
+// Since QEMU 1.7.
+func (t *Table) BlockdevSnapshotDeleteInternalSync(h func(context.Context, *BlockdevSnapshotDeleteInternalSyncArguments) (*SnapshotInfo, error)) {
+	registerQueryWith(t, 41, h, returnObject)
+}
+
 // NbdServerStart registers the handler of nbd-server-start. Starts the NBD
 // server, which serves the exports of that kind. There is one.
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) error) {
-	registerActionWith(t, 40, h)
+	registerActionWith(t, 42, h)
 }
 
 // NbdServerAdd registers the handler of nbd-server-add. Makes an NBD export
@@ -538,7 +560,7 @@ func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) 
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error) {
-	registerActionWith(t, 41, h)
+	registerActionWith(t, 43, h)
 }
 
 // NbdServerRemove registers the handler of nbd-server-remove. Removes an NBD
@@ -546,7 +568,7 @@ func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error
 //
 // Since QEMU 2.12.
 func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArguments) error) {
-	registerActionWith(t, 42, h)
+	registerActionWith(t, 44, h)
 }
 
 // NbdServerStop registers the handler of nbd-server-stop. Stops the NBD
@@ -554,14 +576,14 @@ func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArgument
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStop(h func(context.Context) error) {
-	registerAction(t, 43, h)
+	registerAction(t, 45, h)
 }
 
 // BlockExportAdd registers the handler of block-export-add. Makes an export.
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) error) {
-	registerActionWith(t, 44, h)
+	registerActionWith(t, 46, h)
 }
 
 // BlockExportDel registers the handler of block-export-del. Removes an export.
@@ -569,7 +591,7 @@ func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) erro
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments) error) {
-	registerActionWith(t, 45, h)
+	registerActionWith(t, 47, h)
 }
 
 // QueryBlockExports registers the handler of query-block-exports. Lists the
@@ -579,7 +601,7 @@ func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments)
 //
 // Since QEMU 5.2.
 func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, error)) {
-	registerQuery(t, 46, h, returnList)
+	registerQuery(t, 48, h, returnList)
 }
 
 // QueryChardev registers the handler of query-chardev. Lists the character
@@ -589,7 +611,7 @@ func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, e
 //
 // Since QEMU 0.14.
 func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
-	registerQuery(t, 47, h, returnList)
+	registerQuery(t, 49, h, returnList)
 }
 
 // QueryChardevBackends registers the handler of query-chardev-backends. Lists
@@ -599,7 +621,7 @@ func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
 //
 // Since QEMU 2.0.
 func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendInfo, error)) {
-	registerQuery(t, 48, h, returnList)
+	registerQuery(t, 50, h, returnList)
 }
 
 // RingbufWrite registers the handler of ringbuf-write. Writes to a ring
@@ -607,7 +629,7 @@ func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendI
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) error) {
-	registerActionWith(t, 49, h)
+	registerActionWith(t, 51, h)
 }
 
 // RingbufRead registers the handler of ringbuf-read. Takes bytes out of a ring
@@ -617,7 +639,7 @@ func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) err
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (string, error)) {
-	registerQueryWith(t, 50, h, returnScalar(appendString))
+	registerQueryWith(t, 52, h, returnScalar(appendString))
 }
 
 // ChardevAdd registers the handler of chardev-add. Makes a character device.
@@ -626,7 +648,7 @@ func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (stri
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 51, h, returnObject)
+	registerQueryWith(t, 53, h, returnObject)
 }
 
 // ChardevChange registers the handler of chardev-change. Replaces what stands
@@ -636,7 +658,7 @@ func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*Chard
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 52, h, returnObject)
+	registerQueryWith(t, 54, h, returnObject)
 }
 
 // ChardevRemove registers the handler of chardev-remove. Removes a character
@@ -644,7 +666,7 @@ func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) error) {
-	registerActionWith(t, 53, h)
+	registerActionWith(t, 55, h)
 }
 
 // ChardevSendBreak registers the handler of chardev-send-break. Sends a break
@@ -652,7 +674,7 @@ func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) e
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArguments) error) {
-	registerActionWith(t, 54, h)
+	registerActionWith(t, 56, h)
 }
 
 // Transaction registers the handler of transaction. Does several things at one
@@ -660,7 +682,7 @@ func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArgume
 //
 // Since QEMU 1.1.
 func (t *Table) Transaction(h func(context.Context, *TransactionArguments) error) {
-	registerActionWith(t, 55, h)
+	registerActionWith(t, 57, h)
 }
 
 // QmpCapabilities registers the handler of qmp_capabilities. Ends the
@@ -668,7 +690,7 @@ func (t *Table) Transaction(h func(context.Context, *TransactionArguments) error
 //
 // Since QEMU 0.13.
 func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArguments) error) {
-	registerActionWith(t, 56, h)
+	registerActionWith(t, 58, h)
 }
 
 // QueryVersion registers the handler of query-version. Tells the version of
@@ -678,7 +700,7 @@ func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArgument
 //
 // Since QEMU 0.14.
 func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
-	registerQuery(t, 57, h, returnObject)
+	registerQuery(t, 59, h, returnObject)
 }
 
 // QueryCommands registers the handler of query-commands. Lists the commands.
@@ -687,7 +709,7 @@ func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
-	registerQuery(t, 58, h, returnList)
+	registerQuery(t, 60, h, returnList)
 }
 
 // Quit registers the handler of quit. Ends the program. The reply is sent when
@@ -695,7 +717,7 @@ func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) Quit(h func(context.Context) error) {
-	registerAction(t, 59, h)
+	registerAction(t, 61, h)
 }
 
 // QueryQmpSchema registers the handler of query-qmp-schema. Describes all
@@ -706,7 +728,7 @@ func (t *Table) Quit(h func(context.Context) error) {
 //
 // Since QEMU 2.5.
 func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
-	registerQuery(t, 60, h, returnList)
+	registerQuery(t, 62, h, returnList)
 }
 
 // QomList registers the handler of qom-list. Lists the properties of an
@@ -716,7 +738,7 @@ func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
 //
 // Since QEMU 1.2.
 func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 61, h, returnList)
+	registerQueryWith(t, 63, h, returnList)
 }
 
 // QomGet registers the handler of qom-get. Reads a property.
@@ -725,14 +747,14 @@ func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPro
 //
 // Since QEMU 1.2.
 func (t *Table) QomGet(h func(context.Context, *QomGetArguments) (Any, error)) {
-	registerQueryWith(t, 62, h, returnScalar(appendAny))
+	registerQueryWith(t, 64, h, returnScalar(appendAny))
 }
 
 // QomSet registers the handler of qom-set. Changes a property.
 //
 // Since QEMU 1.2.
 func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
-	registerActionWith(t, 63, h)
+	registerActionWith(t, 65, h)
 }
 
 // QomListTypes registers the handler of qom-list-types. Lists types of
@@ -742,7 +764,7 @@ func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
 //
 // Since QEMU 1.1.
 func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]*ObjectTypeInfo, error)) {
-	registerQueryWith(t, 64, h, returnList)
+	registerQueryWith(t, 66, h, returnList)
 }
 
 // QomListProperties registers the handler of qom-list-properties. Lists the
@@ -753,14 +775,14 @@ func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]
 //
 // Since QEMU 2.12.
 func (t *Table) QomListProperties(h func(context.Context, *QomListPropertiesArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 65, h, returnList)
+	registerQueryWith(t, 67, h, returnList)
 }
 
 // ObjectAdd registers the handler of object-add. Makes an object.
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
-	registerActionWith(t, 66, h)
+	registerActionWith(t, 68, h)
 }
 
 // ObjectDel registers the handler of object-del. Removes an object that nobody
@@ -768,7 +790,7 @@ func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
-	registerActionWith(t, 67, h)
+	registerActionWith(t, 69, h)
 }
 
 // DeviceAdd registers the handler of device_add. Plugs in a device. Its
@@ -778,7 +800,7 @@ func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
 //
 // The arguments are not checked: the handler does that.
 func (t *Table) DeviceAdd(h RawHandler) {
-	t.register(68, h)
+	t.register(70, h)
 }
 
 // DeviceDel registers the handler of device_del. Asks for a device to be
@@ -787,7 +809,7 @@ func (t *Table) DeviceAdd(h RawHandler) {
 //
 // Since QEMU 0.14.
 func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
-	registerActionWith(t, 69, h)
+	registerActionWith(t, 71, h)
 }
 
 // Stop registers the handler of stop. Stops the machine. It has no effect on
@@ -795,14 +817,14 @@ func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Stop(h func(context.Context) error) {
-	registerAction(t, 70, h)
+	registerAction(t, 72, h)
 }
 
 // Cont registers the handler of cont. Lets the machine run.
 //
 // Since QEMU 0.14.
 func (t *Table) Cont(h func(context.Context) error) {
-	registerAction(t, 71, h)
+	registerAction(t, 73, h)
 }
 
 // HumanMonitorCommand registers the handler of human-monitor-command. Runs a
@@ -812,7 +834,7 @@ func (t *Table) Cont(h func(context.Context) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommandArguments) (string, error)) {
-	registerQueryWith(t, 72, h, returnScalar(appendString))
+	registerQueryWith(t, 74, h, returnScalar(appendString))
 }
 
 // Getfd registers the handler of getfd. Names the file descriptor that came
@@ -820,7 +842,7 @@ func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommand
 //
 // Since QEMU 0.14.
 func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
-	registerActionWith(t, 73, h)
+	registerActionWith(t, 75, h)
 }
 
 // Closefd registers the handler of closefd. Closes a descriptor that getfd
@@ -828,7 +850,7 @@ func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
-	registerActionWith(t, 74, h)
+	registerActionWith(t, 76, h)
 }
 
 // AddFd registers the handler of add-fd. Adds the file descriptor that came
@@ -838,7 +860,7 @@ func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, error)) {
-	registerQueryWith(t, 75, h, returnObject)
+	registerQueryWith(t, 77, h, returnObject)
 }
 
 // RemoveFd registers the handler of remove-fd. Takes descriptors out of a set.
@@ -846,7 +868,7 @@ func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, erro
 //
 // Since QEMU 1.2.
 func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
-	registerActionWith(t, 76, h)
+	registerActionWith(t, 78, h)
 }
 
 // QueryFdsets registers the handler of query-fdsets. Lists the sets of
@@ -856,5 +878,5 @@ func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) QueryFdsets(h func(context.Context) ([]*FdsetInfo, error)) {
-	registerQuery(t, 77, h, returnList)
+	registerQuery(t, 79, h, returnList)
 }

@@ -3202,6 +3202,12 @@ func (x *XBlockdevSetIothreadArguments) decodeMembers(d *decoder) bool {
 		optional(d, "force", &x.Force, readBool)
 }
 
+func (x *BlockdevSnapshotDeleteInternalSyncArguments) decodeMembers(d *decoder) bool {
+	return required(d, "device", &x.Device, readString) &&
+		optional(d, "id", &x.Id, readString) &&
+		optional(d, "name", &x.Name, readString)
+}
+
 func (x *NbdServerRemoveArguments) decodeMembers(d *decoder) bool {
 	return required(d, "name", &x.Name, readString) &&
 		optional(d, "mode", &x.Mode, readEnum[BlockExportRemoveMode])

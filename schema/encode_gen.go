@@ -7008,6 +7008,23 @@ func (x *XBlockdevSetIothreadArguments) appendJSON(dst []byte, version Version) 
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *BlockdevSnapshotDeleteInternalSyncArguments) AppendJSON(dst []byte) []byte {
+	return x.appendJSON(dst, Newest)
+}
+
+func (x *BlockdevSnapshotDeleteInternalSyncArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	if x.Name != nil {
+		dst = appendString(appendKey(dst, `"name": `), *x.Name)
+	}
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	if x.Id != nil {
+		dst = appendString(appendKey(dst, `"id": `), *x.Id)
+	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *NbdServerRemoveArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *NbdServerRemoveArguments) appendJSON(dst []byte, _ Version) []byte {

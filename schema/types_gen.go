@@ -4441,6 +4441,17 @@ type XBlockdevSetIothreadArguments struct {
 	Force *bool
 }
 
+// BlockdevSnapshotDeleteInternalSyncArguments are the arguments of
+// [Table.BlockdevSnapshotDeleteInternalSync].
+type BlockdevSnapshotDeleteInternalSyncArguments struct {
+	// The device or node.
+	Device string
+	// The snapshot's number.
+	Id *string
+	// The snapshot's name.
+	Name *string
+}
+
 // NbdServerRemoveArguments are the arguments of [Table.NbdServerRemove].
 type NbdServerRemoveArguments struct {
 	// Its id.

@@ -40,6 +40,8 @@ type frees struct {
 	list [2][]freed // of this epoch and of the one before
 	pins [2]atomic.Int64
 	held int64 // bytes in both lists
+	// cluster is the size of one, in bytes.
+	cluster int64
 }
 
 // maxHeld bounds what waits to be freed, in bytes, before requests flush by
@@ -47,8 +49,14 @@ type frees struct {
 const maxHeld = 64 << 20
 
 func (f *frees) add(offset, bytes int64, reason freeReason) {
-	f.list[f.now&1] = append(f.list[f.now&1], freed{offset, bytes, reason})
 	f.held += bytes
+	list := f.list[f.now&1]
+	// What begins a cluster of its own can be joined to what is before it.
+	if n := len(list) - 1; n >= 0 && offset&(f.cluster-1) == 0 && list[n].offset+list[n].bytes == offset && list[n].reason == reason {
+		list[n].bytes += bytes
+		return
+	}
+	f.list[f.now&1] = append(list, freed{offset, bytes, reason})
 }
 
 // pin enters a request into the epoch; unpin takes it out again.

@@ -231,3 +231,83 @@ func TestManyRefcountBlocks(t *testing.T) {
 	check(t, path, true)
 	same(t, "the reference", content(t, path), want)
 }
+
+// Snapshots that the driver takes are those that the reference finds.
+func TestTakeSnapshots(t *testing.T) {
+	t.Parallel()
+	for _, options := range []string{"", "compat=0.10", "cluster_size=512", "extended_l2=on,cluster_size=16k", "lazy_refcounts=on", "refcount_bits=2,cluster_size=4k", "refcount_bits=1"} {
+		t.Run(options, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			const size = 1 << 20
+			path := create(t, dir, "image", options, fmt.Sprint(size))
+			b := bench(t)
+			n := b.Add(node(path, ""))
+			blk := b.Use(n)
+			s := n.Instance().(block.Snapshotter)
+			rng := rand.New(rand.NewPCG(2, 7))
+			want := make([]byte, size)
+			kept := map[string][]byte{}
+			scribble := func() {
+				for range 20 {
+					offset := rng.Int64N(size)
+					bytes := min(size-offset, 1+rng.Int64N(70000))
+					value := byte(rng.IntN(256))
+					if err := blk.Pwritev(aio.Outside, offset, drivertest.Fill(value, int(bytes)), 0); err != nil {
+						t.Fatal(err)
+					}
+					copy(want[offset:], drivertest.Fill(value, int(bytes))[0])
+				}
+				if strings.Contains(options, "refcount_bits=2") {
+					return // what is packed into one cluster is counted too often
+				}
+				packed := texture(rng.Uint64(), 1<<16)
+				if err := in(n, func(co *aio.Co) error {
+					return n.CoPwritev(co, 1<<18, block.Vec{packed}, block.ReqCompressed)
+				}); err != nil {
+					t.Fatal(err)
+				}
+				copy(want[1<<18:], packed)
+			}
+			for round := range 2 {
+				scribble()
+				name := fmt.Sprint("s", round)
+				err := in(n, func(co *aio.Co) error {
+					return s.CoSnapshotCreate(co, block.SnapshotInfo{Name: name, DateSec: 1, Icount: 1<<64 - 1})
+				})
+				if strings.Contains(options, "refcount_bits=1") {
+					if err == nil {
+						t.Error("a cluster was counted twice in one bit")
+					}
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				kept[name] = append([]byte(nil), want...)
+			}
+			scribble()
+			same(t, "read", read(t, blk, 0, size), want)
+			if len(kept) > 0 {
+				if err := in(n, func(co *aio.Co) error { return s.CoSnapshotDelete(co, "1") }); err != nil {
+					t.Fatal(err)
+				}
+				delete(kept, "s0")
+			}
+			scribble()
+			same(t, "read", read(t, blk, 0, size), want)
+			b.Drop(blk)
+			b.Delete("q")
+			check(t, path, false)
+			same(t, "the reference", content(t, path), want)
+			for name, old := range kept {
+				img(t, dir, "convert", "-f", "qcow2", "-l", name, "-O", "raw", "image", "old")
+				got, err := os.ReadFile(dir + "/old")
+				if err != nil {
+					t.Fatal(err)
+				}
+				same(t, name, got, old)
+			}
+		})
+	}
+}

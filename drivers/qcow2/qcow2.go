@@ -175,7 +175,7 @@ func (i *image) loadTables(co *aio.Co) error {
 		return err
 	}
 	i.newL2Cache()
-	i.frees = frees{}
+	i.frees = frees{cluster: i.geo.clusterSize}
 	i.compressEnd = 0
 	length, err := i.file.Node().CoGetLength(co)
 	if err != nil {
@@ -277,7 +277,7 @@ var (
 	_ block.ChildPermer        = (*image)(nil)
 	_ block.Reopener           = (*image)(nil)
 	_ block.SpecificInfoGetter = (*image)(nil)
-	_ block.SnapshotLister     = (*image)(nil)
+	_ block.Snapshotter        = (*image)(nil)
 	_ block.Invalidator        = (*image)(nil)
 	_ block.Inactivator        = (*image)(nil)
 )

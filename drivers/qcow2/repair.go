@@ -200,7 +200,7 @@ func (i *image) fixMissing(co *aio.Co, u *uses) error {
 // recountFrom begins anew with another refcount table.
 func (i *image) recountFrom(co *aio.Co, u *uses) error {
 	clear(u.pages)
-	i.frees = frees{} // the old table is not referred to any more
+	i.frees = frees{cluster: i.geo.clusterSize} // the old table is not referred to any more
 	if err := u.count(co); err != nil {
 		return err
 	}
