@@ -38,7 +38,7 @@ type LUKS struct {
 func ReadLUKS(r io.ReaderAt, apart bool) (*LUKS, error) {
 	l := &LUKS{apart: apart}
 	if _, err := r.ReadAt(l.hdr[:], 0); err != nil {
-		return nil, qerr.Prepend(err, "Unable to read LUKS header: ")
+		return nil, err
 	}
 	if err := l.checkHeader(); err != nil {
 		return nil, err

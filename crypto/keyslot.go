@@ -65,7 +65,7 @@ func (l *LUKS) openSlot(r io.ReaderAt, n int, passphrase []byte) ([]byte, error)
 	}
 	material := make([]byte, roundUp(size*stripes, SectorSize))
 	if _, err := r.ReadAt(material, int64(s.KeyMaterialOffset())*SectorSize); err != nil {
-		return nil, qerr.Prepend(err, "Failed to read key material: ")
+		return nil, err
 	}
 	v.Decrypt(material, 0)
 	key := afMerge(material[:size*stripes], l.hash.new())

@@ -439,6 +439,26 @@ func TestQCow(t *testing.T) {
 	}
 }
 
+// Buffers of any lengths are as good as one.
+func TestDecryptVec(t *testing.T) {
+	t.Parallel()
+	_, _, v := create(t, CreateOptions{})
+	want := pattern(8 * SectorSize)
+	for _, cuts := range [][]int{{}, {512}, {1}, {511, 513}, {100, 200, 300, 1024, 1025}, {0, 0, 4095}, {600, 2000, 2000, 2048}} {
+		b := bytes.Clone(want)
+		v.Encrypt(b, 3*SectorSize)
+		var vec [][]byte
+		from := 0
+		for _, to := range append(cuts, len(b)) {
+			vec = append(vec, b[from:to])
+			from = to
+		}
+		if v.DecryptVec(vec, 3*SectorSize); !bytes.Equal(b, want) {
+			t.Errorf("cut at %v: other data", cuts)
+		}
+	}
+}
+
 // XTS is what golang.org/x/crypto makes of it, whose tests have the standard's
 // vectors.
 func TestXTS(t *testing.T) {

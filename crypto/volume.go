@@ -72,6 +72,47 @@ func (v *Volume) Encrypt(b []byte, offset int64) { v.crypt(b, offset, true) }
 // Decrypt is the reverse of Encrypt.
 func (v *Volume) Decrypt(b []byte, offset int64) { v.crypt(b, offset, false) }
 
+// DecryptVec decrypts sectors that lie in several buffers of any lengths, one
+// behind the other.
+func (v *Volume) DecryptVec(vec [][]byte, offset int64) {
+	for n, at := 0, 0; n < len(vec); {
+		b := vec[n][at:]
+		if whole := len(b) / SectorSize * SectorSize; whole > 0 {
+			v.Decrypt(b[:whole], offset)
+			offset += int64(whole)
+			at += whole
+		}
+		if at == len(vec[n]) {
+			n, at = n+1, 0
+			continue
+		}
+		n, at = v.decryptAcross(vec, n, at, offset)
+		offset += SectorSize
+	}
+}
+
+// decryptAcross decrypts a sector that begins in one buffer and goes on in
+// others. It returns where the sector ends.
+func (v *Volume) decryptAcross(vec [][]byte, n, at int, offset int64) (int, int) {
+	sector := make([]byte, SectorSize)
+	across(vec, n, at, func(part []byte, done int) { copy(sector[done:], part) })
+	v.Decrypt(sector, offset)
+	return across(vec, n, at, func(part []byte, done int) { copy(part, sector[done:]) })
+}
+
+// across visits the parts of a sector, with what was visited before.
+func across(vec [][]byte, n, at int, visit func(part []byte, done int)) (int, int) {
+	for done := 0; done < SectorSize; {
+		part := vec[n][at:min(len(vec[n]), at+SectorSize-done)]
+		visit(part, done)
+		done += len(part)
+		if at += len(part); at == len(vec[n]) {
+			n, at = n+1, 0
+		}
+	}
+	return n, at
+}
+
 // crypt shares the work out among the processors if there is enough of it.
 func (v *Volume) crypt(b []byte, offset int64, encrypt bool) {
 	parts := min(len(b)/parallelSize, runtime.GOMAXPROCS(0))

@@ -100,12 +100,18 @@ type storage struct {
 
 func (s storage) ReadAt(b []byte, offset int64) (int, error) {
 	s.co.LeaveTurn()
-	return len(b), s.on.CoPreadv(s.co, offset, block.Vec{b}, 0)
+	if err := s.on.CoPreadv(s.co, offset, block.Vec{b}, 0); err != nil {
+		return 0, qerr.WithErrno(qerr.ErrnoOf(err, syscall.EIO), "Could not read encryption header")
+	}
+	return len(b), nil
 }
 
 func (s storage) WriteAt(b []byte, offset int64) (int, error) {
 	s.co.LeaveTurn()
-	return len(b), s.on.CoPwritev(s.co, offset, block.Vec{b}, 0)
+	if err := s.on.CoPwritev(s.co, offset, block.Vec{b}, 0); err != nil {
+		return 0, qerr.WithErrno(qerr.ErrnoOf(err, syscall.EIO), "Could not write encryption header")
+	}
+	return len(b), nil
 }
 
 // CoGetLength: a file that ends before the disk begins holds no volume.
