@@ -273,7 +273,7 @@ func TestErrorsBelow(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	_, err := b.TryAdd(`{"driver":"luks","key-secret":"s0","file":"m"}`)
+	_, err := b.TryAdd(`{"driver":"luks","node-name":"again","key-secret":"s0","file":"m"}`)
 	if text(err) != "Could not read encryption header: Input/output error" {
 		t.Errorf("opening: %v", err)
 	}
