@@ -41,6 +41,9 @@ type Config struct {
 	SocketFD func(name string) (*os.File, error)
 	// Secret finds the content of a secret object; nil if there are none.
 	Secret func(id string) ([]byte, error)
+	// RefuseOldEncryption keeps images from being opened whose encryption is
+	// flawed by design.
+	RefuseOldEncryption bool
 }
 
 // TLSStarter makes a connection secret; see [Config].
@@ -143,6 +146,10 @@ func (g *Graph) Secret(id string) ([]byte, error) {
 	}
 	return g.cfg.Secret(id)
 }
+
+// RefusesOldEncryption tells whether images whose encryption is flawed by
+// design are not to be opened.
+func (g *Graph) RefusesOldEncryption() bool { return g.cfg.RefuseOldEncryption }
 
 // Driver returns the driver with the given name, or nil.
 func (g *Graph) Driver(name string) *Driver { return g.drivers[name] }

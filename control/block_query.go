@@ -206,6 +206,14 @@ func qcow2Specific(q qcow2.Specific) *schema.ImageInfoSpecific {
 			specific.DataFileRaw = &v3.DataFileRaw
 		}
 	}
+	if e := q.Encrypt; e != nil {
+		encrypt := &schema.ImageInfoSpecificQCow2Encryption{}
+		encrypt.Format, _ = schema.ParseEnum[schema.BlockdevQcow2EncryptionFormat](e.Format)
+		if e.LUKS != nil {
+			encrypt.Variant = new(luksInfo(*e.LUKS))
+		}
+		specific.Encrypt = encrypt
+	}
 	for _, b := range q.Bitmaps {
 		specific.Bitmaps = append(specific.Bitmaps, bitmapInfo(b))
 	}

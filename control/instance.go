@@ -118,15 +118,16 @@ func New(cfg Config) *Instance {
 	i.ctx, i.cancel = context.WithCancel(context.Background())
 	i.dispatcher = &qmp.Dispatcher{Commands: i.table, Tracer: cfg.Tracer, Around: i.whenStarted}
 	i.graph = block.New(block.Config{
-		Drivers:        drivers.All(),
-		Tracer:         cfg.Tracer,
-		OpenFile:       i.openFile,
-		WriteThreshold: i.writeThreshold,
-		ImageCorrupted: i.imageCorrupted,
-		Panicked:       i.panicked,
-		TLSClient:      i.tlsClient,
-		SocketFD:       i.socketFD,
-		Secret:         func(id string) ([]byte, error) { return i.objects.Secret(id) },
+		Drivers:             drivers.All(),
+		Tracer:              cfg.Tracer,
+		OpenFile:            i.openFile,
+		WriteThreshold:      i.writeThreshold,
+		ImageCorrupted:      i.imageCorrupted,
+		Panicked:            i.panicked,
+		TLSClient:           i.tlsClient,
+		SocketFD:            i.socketFD,
+		RefuseOldEncryption: cfg.Personality == System,
+		Secret:              func(id string) ([]byte, error) { return i.objects.Secret(id) },
 	})
 	i.graph.Main().RunBetween(i.dispatcher.Turns())
 	i.jobs = i.newJobs()

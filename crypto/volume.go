@@ -102,7 +102,7 @@ func (v *Volume) decryptAcross(vec [][]byte, n, at int, offset int64) (int, int)
 
 // across visits the parts of a sector, with what was visited before.
 func across(vec [][]byte, n, at int, visit func(part []byte, done int)) (int, int) {
-	for done := 0; done < SectorSize; {
+	for done := 0; done < SectorSize && n < len(vec); {
 		part := vec[n][at:min(len(vec[n]), at+SectorSize-done)]
 		visit(part, done)
 		done += len(part)

@@ -49,14 +49,16 @@
 //   - pass-discard-request, pass-discard-snapshot, pass-discard-other: which
 //     freed clusters are discarded in the file.
 //   - discard-no-unref: discarded clusters keep their place.
+//   - encrypt: the format of the encryption, which must be the image's (luks,
+//     or aes for the old way), and the id of the secret with the passphrase.
 //   - overlap-check: which metadata is guarded against being overwritten.
 //
 // All but the children can change on reopen; left out, they return to their
-// defaults.
+// defaults, but for encrypt. A secret that is named anew is not looked at.
 //
 // # Limits
 //
-// Encrypted images are refused. Persistent bitmaps are listed, not kept: the
+// Persistent bitmaps are listed, not kept: the
 // first write to an image declares them invalid, as the format asks of programs
 // that do not know them.
 package qcow2

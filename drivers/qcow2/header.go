@@ -103,6 +103,7 @@ type header struct {
 	hasDataFileName  bool
 	bitmaps          bitmapsExtension
 	cryptoOffset     uint64
+	cryptoLength     uint64
 	haveCrypto       bool
 	featureNames     []byte
 }
@@ -243,8 +244,9 @@ func (h *header) eachExtension(cluster []byte, f func(extension) error) error {
 	return nil
 }
 
-// parseExtensions reads all extensions and keeps those we do not know.
-func (h *header) parseExtensions(cluster []byte, secret string) error {
+// parseExtensions reads all extensions and keeps those we do not know. openLUKS
+// is called when the place of a LUKS header is known.
+func (h *header) parseExtensions(cluster []byte, openLUKS func() error) error {
 	return h.eachExtension(cluster, func(e extension) error {
 		e.data = bytes.Clone(e.data)
 		h.extensions = append(h.extensions, e)
@@ -262,7 +264,7 @@ func (h *header) parseExtensions(cluster []byte, secret string) error {
 			if err := h.parseCrypto(e.data); err != nil {
 				return err
 			}
-			return refuseSecret(secret)
+			return openLUKS()
 		case extBitmaps:
 			return h.parseBitmaps(e.data)
 		}
@@ -277,7 +279,7 @@ func (h *header) parseCrypto(data []byte) error {
 	if len(data) != 16 {
 		return qerr.New("CRYPTO header extension size %d, but expected size 16", len(data))
 	}
-	h.cryptoOffset, h.haveCrypto = be.Uint64(data), true
+	h.cryptoOffset, h.cryptoLength, h.haveCrypto = be.Uint64(data), be.Uint64(data[8:]), true
 	if h.cryptoOffset%uint64(h.clusterSize()) != 0 {
 		return qerr.New("Encryption header offset '%d' is not a multiple of cluster size '%d'", h.cryptoOffset, h.clusterSize())
 	}
@@ -366,12 +368,15 @@ func nameFeatures(names []featureName, set uint64) string {
 }
 
 // checkGeometry checks the fields that say where the tables are.
-func (h *header) checkGeometry() error {
+func (h *header) checkGeometry(refuseAES bool) error {
 	if sub := h.subclusterSize(); sub < minSubcluster {
 		return qerr.New("Unsupported subcluster size: %d", sub)
 	}
 	if h.refcountOrder > 6 {
 		return qerr.New("Reference count entry width too large; may not exceed 64 bits")
+	}
+	if h.cryptMethod == cryptAES && refuseAES {
+		return qerr.New("Use of AES-CBC encrypted qcow2 images is no longer supported in system emulators")
 	}
 	if h.refTableClusters == 0 {
 		return qerr.New("Image does not contain a reference count table")

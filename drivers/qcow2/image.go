@@ -21,8 +21,9 @@ type image struct {
 	hdr  *header
 	geo  geometry
 	opts options
-	// secret is the name of the one that would decrypt the image.
+	// secret is the name of the one that decrypts the image.
 	secret string
+	crypt  *encryption // nil if the data is plain
 	// size is the disk's length, in bytes, as in the header.
 	size atomic.Int64
 

@@ -12,6 +12,8 @@ type Specific struct {
 	RefcountBits    int64
 	CompressionType string
 	Bitmaps         []Bitmap
+	// Encrypt is nil if the data is plain.
+	Encrypt *Encryption
 	// V3 is what version 1.1 has besides, nil for older images.
 	V3 *SpecificV3
 }
@@ -55,6 +57,7 @@ func (i *image) SpecificInfo(co *aio.Co) (*block.SpecificInfo, error) {
 		RefcountBits:    1 << h.refcountOrder,
 		CompressionType: compressionNames[h.compression],
 		Bitmaps:         i.listBitmaps(),
+		Encrypt:         i.describeCrypt(),
 	}
 	if h.version >= 3 {
 		info.Compat = "1.1"

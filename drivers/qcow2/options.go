@@ -59,8 +59,8 @@ const (
 	defaultCleanInterval = 600
 )
 
-// takeOptions takes the options out of o. The name of the secret that would
-// decrypt the image is returned besides.
+// takeOptions takes the options out of o. The name of the secret that
+// decrypts the image is returned besides.
 func takeOptions(o *block.Options, flags block.Flags, h *header) (opts options, secret string, err error) {
 	if err := opts.takeCaches(o, h); err != nil {
 		return opts, "", err
@@ -175,23 +175,4 @@ func takeEncrypt(o *block.Options, h *header) (secret string, err error) {
 		return "", qerr.New("Header reported '%s' encryption format but options specify '%s'", name, format)
 	}
 	return secret, nil
-}
-
-// refuseEncrypted refuses what cannot be decrypted.
-func (h *header) refuseEncrypted(secret string) error {
-	switch {
-	case h.cryptMethod == cryptNone:
-		return nil
-	case h.cryptMethod == cryptLUKS && !h.haveCrypto:
-		return qerr.New("Missing CRYPTO header for crypt method %d", h.cryptMethod)
-	}
-	return refuseSecret(secret)
-}
-
-// refuseSecret: without a secret the words are the reference's.
-func refuseSecret(secret string) error {
-	if secret == "" {
-		return qerr.New("Parameter '%s' is required for cipher", optEncryptSecret)
-	}
-	return qerr.New("Encrypted qcow2 images cannot be opened")
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/crypto"
 	"github.com/qmpblock/qmpblock/qerr"
 )
 
@@ -87,7 +88,7 @@ func (i *image) loadHeader(co *aio.Co, o *block.Options, flags block.Flags) erro
 	if h.incompatible&featureCorrupt != 0 && flags&block.FlagRDWR != 0 && flags&block.FlagCheck == 0 {
 		return qerr.WithErrnoOnly(syscall.EACCES, "qcow2: Image is corrupt; cannot be opened read/write")
 	}
-	if err := h.checkGeometry(); err != nil {
+	if err := h.checkGeometry(i.node.Graph().RefusesOldEncryption()); err != nil {
 		return err
 	}
 	i.hdr, i.geo = h, newGeometry(h)
@@ -99,7 +100,8 @@ func (i *image) loadHeader(co *aio.Co, o *block.Options, flags block.Flags) erro
 	if i.opts, secret, err = takeOptions(o, flags, h); err != nil {
 		return err
 	}
-	if err := h.parseExtensions(cluster, secret); err != nil {
+	openLUKS := func() error { return i.openLUKS(co, secret) }
+	if err := h.parseExtensions(cluster, openLUKS); err != nil {
 		return err
 	}
 	h.parseBacking(cluster)
@@ -165,7 +167,7 @@ func (i *image) openDataFile(a *block.OpenArgs) error {
 // loadTables reads the rest, and repairs what a process that was killed has
 // left behind.
 func (i *image) loadTables(co *aio.Co) error {
-	if err := i.hdr.refuseEncrypted(i.secret); err != nil {
+	if err := i.openCrypt(); err != nil {
 		return err
 	}
 	if i.hdr.backingTooLong {
@@ -251,9 +253,13 @@ func (i *image) CoGetLength(*aio.Co) (int64, error) {
 	return size &^ (sectorSize - 1), nil
 }
 
-// RefreshLimits: requests of any alignment are taken; zeroes and discards are
+// RefreshLimits: requests of any alignment are taken, unless sectors are
+// encrypted as a whole; zeroes and discards are
 // best whole.
 func (i *image) RefreshLimits(l *block.Limits) error {
+	if i.crypt != nil {
+		l.RequestAlignment = crypto.SectorSize
+	}
 	l.PWriteZeroesAlignment = i.geo.subSize
 	l.PDiscardAlignment = i.geo.clusterSize
 	l.WriteFlags |= block.ReqCompressed
@@ -278,6 +284,8 @@ var (
 	_ block.Reopener           = (*image)(nil)
 	_ block.SpecificInfoGetter = (*image)(nil)
 	_ block.Snapshotter        = (*image)(nil)
+	_ block.Encrypter          = (*image)(nil)
+	_ block.Amender            = (*image)(nil)
 	_ block.Invalidator        = (*image)(nil)
 	_ block.Inactivator        = (*image)(nil)
 )

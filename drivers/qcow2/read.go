@@ -31,7 +31,7 @@ func (i *image) readExtent(co *aio.Co, offset int64, v block.Vec, skip, bytes in
 	v = v.Slice(skip, e.bytes)
 	switch e.kind {
 	case kindNormal:
-		return e.bytes, i.data.CoPreadv(co, e.host, v, 0)
+		return e.bytes, i.readData(co, offset, e.host, v)
 	case kindCompressed:
 		return e.bytes, i.readCompressed(co, e.first.word, i.geo.inCluster(offset), v)
 	case kindUnallocated, kindReserved:

@@ -53,6 +53,7 @@ func (u *uses) count(co *aio.Co) error {
 		{int64(i.hdr.refTableOffset), int64(len(i.refs.table)) * 8},
 		{int64(i.hdr.snapshotsOffset), i.snapshotTableSize()},
 		{int64(i.hdr.bitmaps.directoryOffset), int64(i.hdr.bitmaps.directorySize)},
+		{int64(i.hdr.cryptoOffset), min(int64(i.hdr.cryptoLength), i.end-int64(i.hdr.cryptoOffset))},
 	}
 	for _, at := range i.refs.blocks {
 		areas = append(areas, [2]int64{at, size})

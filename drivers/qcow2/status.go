@@ -5,18 +5,19 @@ import (
 	"github.com/qmpblock/qmpblock/block/aio"
 )
 
-// CoBlockStatus tells what the entries say. Only where clusters are allocated
+// CoBlockStatus tells what the entries say. Where encrypted data is in the file
+// is no use to anybody. Only where clusters are allocated
 // that have no data yet, the file is asked as well.
 func (i *image) CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) (block.Status, error) {
 	i.mu.lock(co)
 	e, err := i.lookup(co, offset, bytes)
-	hollow := err == nil && wantZero && e.kind == kindNormal && i.isHollow(co)
+	hollow := err == nil && wantZero && e.kind == kindNormal && i.crypt == nil && i.isHollow(co)
 	i.mu.unlock()
 	if err != nil {
 		return block.Status{}, err
 	}
 	st := block.Status{Bytes: e.bytes}
-	if e.kind.placed() {
+	if e.kind.placed() && i.crypt == nil {
 		st.Flags |= block.StatusOffsetValid
 		st.Map, st.File = e.host, i.data.Node()
 	}

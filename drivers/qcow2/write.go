@@ -108,7 +108,7 @@ func (i *image) writePart(co *aio.Co, offset int64, v block.Vec, skip, bytes int
 		if err != nil {
 			return 0, err
 		}
-		return n, i.data.CoPwritev(co, host, v.Slice(skip, n), 0)
+		return n, i.writeData(co, offset, host, v.Slice(skip, n))
 	}
 	a, n, err := i.allocate(co, offset, bytes)
 	i.mu.unlock()
@@ -216,7 +216,7 @@ const minBlank = 32 << 10
 // blankAround tells whether what would be copied around a write to a fresh
 // place reads as zeroes, and is so much that writing it takes long.
 func (i *image) blankAround(co *aio.Co, a *allocation, from, to int64) (bool, error) {
-	if !a.fresh || a.to-a.from-(to-from) < minBlank {
+	if !a.fresh || i.crypt != nil || a.to-a.from-(to-from) < minBlank {
 		return false, nil
 	}
 	zero, err := i.readsZero(co, a.from, from)
@@ -299,7 +299,7 @@ func (i *image) writeAllocation(co *aio.Co, a *allocation, offset int64, v block
 	end := offset + v.Len()
 	host := a.host + a.from - a.start
 	if a.from == offset && a.to == end {
-		return i.data.CoPwritev(co, host, v, 0)
+		return i.writeData(co, offset, host, v)
 	}
 	if a.blank {
 		err := i.data.CoPwriteZeroes(co, host, a.to-a.from, block.ReqNoFallback)
@@ -323,7 +323,7 @@ func (i *image) writeAllocation(co *aio.Co, a *allocation, offset int64, v block
 	out = append(out, *head)
 	out = append(out, v...)
 	out = append(out, *tail)
-	return i.data.CoPwritev(co, host, out, 0)
+	return i.writeData(co, a.from, host, out)
 }
 
 // readBefore reads what a guest sees in an area before it is written. The area
@@ -332,7 +332,8 @@ func (i *image) readBefore(co *aio.Co, offset int64, b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	inside := max(0, min(int64(len(b)), i.size.Load()-offset))
+	size := (i.size.Load() + sectorSize - 1) &^ (sectorSize - 1)
+	inside := max(0, min(int64(len(b)), size-offset))
 	clear(b[inside:])
 	if inside == 0 {
 		return nil
