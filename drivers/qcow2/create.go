@@ -295,7 +295,7 @@ func (n *newImage) complete(co *aio.Co) error {
 			return qerr.Prepend(err, "Could not assign backing file '"+n.backingFile+"' with format '"+format+"': ")
 		}
 	}
-	return refuseNewSecret(n.args.Options)
+	return n.refuseEncryption()
 }
 
 // maxLength is the greatest number that is a length at all.
@@ -332,13 +332,17 @@ func (n *newImage) settle(co *aio.Co) error {
 	return b.CoFlush(co)
 }
 
-// refuseNewSecret refuses to encrypt a new image.
-func refuseNewSecret(o *block.Options) error {
+// refuseEncryption refuses to encrypt a new image.
+func (n *newImage) refuseEncryption() error {
+	o := n.args.Options
 	if !o.Has(optEncryptFormat) {
 		return nil
 	}
 	if !o.Has(optEncryptSecret) {
 		return qerr.New("Parameter '%s' is required for cipher", optEncryptSecret)
+	}
+	if _, err := n.args.Graph().Secret(o.GetString(optEncryptSecret)); err != nil {
+		return err
 	}
 	return qerr.New("Encrypted qcow2 images cannot be created")
 }

@@ -8,57 +8,82 @@ import (
 	"github.com/qmpblock/qmpblock/qerr"
 )
 
-// preallocate gives every cluster of a new area a place, where the reference
-// does. What the file may hold there is cleared; with zero the entries say that
-// it reads as zeroes, too.
-func (i *image) preallocate(co *aio.Co, from, to int64, mode block.PreallocMode, zero bool) error {
+// preallocate gives every cluster of a new area, which begins with a cluster
+// and reaches to the end of the disk, a place, where the reference does. What the
+// file may hold there is cleared; with zero the entries say that it reads as
+// zeroes, too.
+func (i *image) preallocate(co *aio.Co, from, size int64, mode block.PreallocMode, zero bool) error {
 	if err := i.needDirtyBit(co); err != nil {
 		return err
 	}
 	i.hollowKnown = false
 	place, start := i.placeAnywhere, from
+	reserved := !i.external() && mode >= block.PreallocFalloc
 	switch {
 	case i.external():
 		place = func(_ *aio.Co, from, clusters int64) (int64, int64, error) { return from, clusters, nil }
-	case mode >= block.PreallocFalloc:
-		first, err := i.reserve(co, from, to, mode)
+	case reserved:
+		first, err := i.reserve(co, from, i.geo.clusterEnd(size), mode)
 		if err != nil {
 			return err
 		}
 		place = func(_ *aio.Co, at, clusters int64) (int64, int64, error) { return first + at - start, clusters, nil }
 	}
-	for from < to {
-		n, err := i.preallocateRun(co, from, to, zero, place)
+	var end int64
+	for from < size {
+		n, until, err := i.preallocateRun(co, from, i.geo.clusterEnd(size), zero, place)
 		if err != nil {
 			return qerr.Prepend(err, "Could not preallocate metadata: ")
 		}
-		from += n
+		from, end = from+n, until
+	}
+	if start >= size || reserved {
+		return nil
+	}
+	return i.finishFile(co, end-(i.geo.clusterEnd(size)-size))
+}
+
+// finishFile makes the file that holds the data long enough for what was placed
+// in it. at is where the disk ends there; what is left of that subcluster is
+// written, as by a request that allocates it.
+func (i *image) finishFile(co *aio.Co, at int64) error {
+	end := i.geo.subEnd(at)
+	if end > at {
+		b := i.getBuffer(end - at)
+		defer i.putBuffer(b)
+		clear(*b)
+		return i.data.CoPwritev(co, at, block.Vec{*b}, 0)
 	}
 	if i.external() {
 		return nil
 	}
-	return i.lengthenFile(co)
+	length, err := i.file.Node().CoGetLength(co)
+	if err != nil || length >= end {
+		return err
+	}
+	return i.file.CoTruncate(co, end, false, block.PreallocOff, 0)
 }
 
 // placeFunc finds places for the clusters from a guest's offset on: where they
 // begin in the file, and for how many it is.
 type placeFunc func(co *aio.Co, from, clusters int64) (host, got int64, err error)
 
-// preallocateRun does it as far as one slice goes.
-func (i *image) preallocateRun(co *aio.Co, from, to int64, zero bool, place placeFunc) (int64, error) {
+// preallocateRun does it as far as one slice goes: for how many bytes, and until
+// where in the file.
+func (i *image) preallocateRun(co *aio.Co, from, to int64, zero bool, place placeFunc) (n, end int64, err error) {
 	g := &i.geo
 	s, err := i.sliceForWrite(co, from)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	clusters := min(int64(s.entries()-s.index(from)), (to-from)>>g.clusterBits)
 	host, clusters, err := place(co, from, clusters)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	// Finding places may have put another slice in its memory.
 	if s, err = i.sliceForWrite(co, from); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	for k := range clusters {
 		m := mapping{word: uint64(host+k<<g.clusterBits) | flagCopied}
@@ -70,7 +95,7 @@ func (i *image) preallocateRun(co *aio.Co, from, to int64, zero bool, place plac
 		}
 		i.setEntry(s, s.index(from)+int(k), m)
 	}
-	return clusters << g.clusterBits, nil
+	return clusters << g.clusterBits, host + clusters<<g.clusterBits, nil
 }
 
 // placeAnywhere takes the first clusters that are free.
@@ -90,15 +115,6 @@ func (i *image) clearOld(co *aio.Co, from, to int64) error {
 		return nil
 	}
 	return i.file.CoPwriteZeroes(co, from, to-from, 0)
-}
-
-// lengthenFile makes the file as long as what is used of it.
-func (i *image) lengthenFile(co *aio.Co) error {
-	length, err := i.file.Node().CoGetLength(co)
-	if err != nil || length >= i.end {
-		return err
-	}
-	return i.file.CoTruncate(co, i.end, false, block.PreallocOff, 0)
 }
 
 // reserve takes room for a new area behind the last cluster in use, and has the

@@ -27,7 +27,7 @@ func (i *image) CoTruncate(co *aio.Co, offset int64, exact bool, prealloc block.
 		if prealloc != block.PreallocOff {
 			return qerr.WithErrnoOnly(syscall.EINVAL, "Preallocation can't be used for shrinking an image")
 		}
-		return i.shrink(co, offset, old)
+		return i.shrink(co, offset, old, exact)
 	}
 	return i.grow(co, old, offset, exact, prealloc, flags)
 }
@@ -47,7 +47,7 @@ func (i *image) setSize(co *aio.Co, size int64) error {
 	return nil
 }
 
-func (i *image) shrink(co *aio.Co, size, old int64) error {
+func (i *image) shrink(co *aio.Co, size, old int64, exact bool) error {
 	if err := i.cut(co, i.geo.clusterEnd(size), i.geo.clusterEnd(old)); err != nil {
 		return qerr.Prepend(err, "Failed to discard cropped clusters: ")
 	}
@@ -59,6 +59,11 @@ func (i *image) shrink(co *aio.Co, size, old int64) error {
 	}
 	if err := i.writeBack(co); err != nil {
 		return qerr.Prepend(err, "Failed to reduce the number of L2 tables: ")
+	}
+	if i.external() {
+		if err := i.data.CoTruncate(co, size, exact && i.hdr.dataRaw(), block.PreallocOff, 0); err != nil {
+			return err
+		}
 	}
 	if err := i.setSize(co, size); err != nil {
 		return err
@@ -116,13 +121,8 @@ func (i *image) grow(co *aio.Co, old, size int64, exact bool, prealloc block.Pre
 	if err := i.growL1(co, i.hdr.l1Needed(uint64(size))); err != nil {
 		return qerr.Prepend(err, "Failed to grow the L1 table: ")
 	}
-	if i.external() {
-		if err := i.growData(co, size, exact, prealloc); err != nil {
-			return err
-		}
-		if i.hdr.dataRaw() && prealloc == block.PreallocOff {
-			prealloc = block.PreallocMetadata // each cluster has its place
-		}
+	if i.hdr.dataRaw() && prealloc == block.PreallocOff {
+		prealloc = block.PreallocMetadata // each cluster has its place
 	}
 	if err := i.zeroTail(co, old, size); err != nil {
 		return qerr.Prepend(err, "Failed to zero out the new area: ")
@@ -134,12 +134,17 @@ func (i *image) grow(co *aio.Co, old, size int64, exact bool, prealloc block.Pre
 	}
 	switch {
 	case prealloc != block.PreallocOff:
-		if err := i.preallocate(co, start, i.geo.clusterEnd(size), prealloc, zero); err != nil {
+		if err := i.preallocate(co, start, size, prealloc, zero); err != nil {
 			return err
 		}
 	case zero:
 		if err := i.change(co, start, i.geo.clusterEnd(size), change{unmap: true}); err != nil {
 			return qerr.Prepend(err, "Failed to zero out new clusters: ")
+		}
+	}
+	if i.external() {
+		if err := i.growData(co, size, exact, prealloc); err != nil {
+			return err
 		}
 	}
 	// What is new must read as zeroes before it is there.
@@ -152,10 +157,14 @@ func (i *image) grow(co *aio.Co, old, size int64, exact bool, prealloc block.Pre
 	return i.setSize(co, size)
 }
 
-// growData makes an external data file longer. Where that is a disk of its own
-// it is cut as well, to be as long as was asked.
+// growData makes an external data file longer. It is cut if it is longer than
+// the disk, unless something is preallocated in it; where it is a disk of its
+// own, if it is to be exactly as long (observed).
 func (i *image) growData(co *aio.Co, size int64, exact bool, prealloc block.PreallocMode) error {
 	raw := i.hdr.dataRaw()
+	if prealloc == block.PreallocOff {
+		return i.data.CoTruncate(co, size, exact && raw, prealloc, 0)
+	}
 	length, err := i.data.Node().CoGetLength(co)
 	if err != nil {
 		return err
