@@ -55,6 +55,8 @@ type Driver struct {
 	// Create makes an image. It takes the options it knows out of a.Options,
 	// which the schema has checked. Nil: the driver makes no images.
 	Create func(co *aio.Co, a *CreateArgs) error
+	// PlainImages says that an image is a file of its length and nothing else.
+	PlainImages bool
 }
 
 // OpenArgs is what a driver's Open works with.
@@ -185,6 +187,11 @@ type (
 	// Encrypter tells whether the image is encrypted.
 	Encrypter interface {
 		Encrypted() bool
+	}
+	// BackingFileChanger writes into the image what its backing file is called;
+	// an empty name: there is none.
+	BackingFileChanger interface {
+		CoChangeBackingFile(co *aio.Co, b ImageBacking) error
 	}
 	// SnapshotLister lists the snapshots within an image.
 	SnapshotLister interface {

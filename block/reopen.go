@@ -107,6 +107,9 @@ func (q *reopenQueue) add(n *Node, options, explicit *Options, keep bool) error 
 	}
 	options.Merge(st.options)
 	explicit.Merge(st.explicit)
+	if keep {
+		nameChildren(n, options)
+	}
 	st.options, st.explicit = options, explicit
 	for _, c := range n.children {
 		if err := q.addChild(st, c, keep); err != nil {
@@ -139,6 +142,21 @@ func (q *reopenQueue) addChild(st *ReopenState, c *Child, keep bool) error {
 		return qerr.New("Option '%s' cannot be reset to its default value", optDriver)
 	}
 	return nil
+}
+
+// nameChildren makes options that are kept name the children that the node has,
+// which may be others than those it was opened with.
+func nameChildren(n *Node, options *Options) {
+	for _, name := range []string{optBacking, optFile} {
+		ref, ok := options.Get(name)
+		switch c := n.Child(name); {
+		case !ok || ref.Kind() != qjson.String && c == nil:
+		case c == nil:
+			options.Delete(name)
+		default:
+			options.Set(name, StringOpt(c.node.name))
+		}
+	}
 }
 
 // checkBackingNamed: a backing file that a user has chosen, or chosen to be

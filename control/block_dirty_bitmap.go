@@ -113,6 +113,10 @@ func (i *Instance) dirtyBitmapMerge(_ *aio.Lock, a *schema.BlockDirtyBitmapMerge
 	if err != nil {
 		return err
 	}
+	if len(a.Bitmaps) == 0 {
+		// The reference dies of it.
+		return qerr.New("Parameter 'bitmaps' expects at least one bitmap")
+	}
 	var old *hbitmap.Bitmap
 	for _, from := range a.Bitmaps {
 		before, err := i.mergeOne(target, a.Node, from)

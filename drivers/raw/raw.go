@@ -42,6 +42,7 @@ func Driver() *block.Driver {
 		MutableOptions: []string{optOffset, optSize},
 		Probe:          func([]byte, string) int { return 1 },
 		Open:           open,
+		PlainImages:    true,
 	}
 }
 

@@ -1,0 +1,27 @@
+package block
+
+import (
+	"syscall"
+
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// ChangeBackingFile writes into a node's image what its backing file is called.
+// Nothing is opened: the backing child stays.
+func (n *Node) ChangeBackingFile(l *aio.Lock, b ImageBacking) error {
+	if !n.Active() {
+		return qerr.New("Permission '%s' unavailable on inactive node", PermWrite)
+	}
+	c, ok := n.instance.(BackingFileChanger)
+	if !ok {
+		return qerr.From(syscall.ENOTSUP)
+	}
+	_, err := aio.Mixed(l, n.Context(), "change_backing_file", func(co *aio.Co) (struct{}, error) {
+		return struct{}{}, c.CoChangeBackingFile(co, b)
+	})
+	if err == nil {
+		n.SetImageBacking(b)
+	}
+	return err
+}

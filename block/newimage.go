@@ -1,0 +1,126 @@
+package block
+
+import (
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// NewImage is an image to be made, named by its file as people do.
+type NewImage struct {
+	// Filename may begin with a protocol.
+	Filename string
+	// Format is the driver's name.
+	Format string
+	// Size is the virtual length in bytes.
+	Size int64
+	// Backing is what the image says of its backing file.
+	Backing ImageBacking
+}
+
+// CreateImage makes an image: its file first, and then what the format needs in
+// there.
+func (g *Graph) CreateImage(l *aio.Lock, im NewImage) error {
+	format, protocol, err := g.creators(im)
+	if err != nil {
+		return err
+	}
+	r := &openRequest{filename: im.Filename, options: NewOptions(), flags: FlagRDWR | FlagProtocol}
+	r.options.Set(optDriver, StringOpt(protocol.Name))
+	if err := r.parseFilename(protocol); err != nil {
+		return err
+	}
+	return g.fillFile(l, format, protocol, r, im)
+}
+
+// creators finds the drivers that an image is made with.
+func (g *Graph) creators(im NewImage) (format, protocol *Driver, err error) {
+	if format = g.drivers[im.Format]; format == nil {
+		return nil, nil, qerr.New("Unknown file format '%s'", im.Format)
+	}
+	if protocol, err = g.protocolFor(im.Filename); err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case format.Create == nil && !format.PlainImages:
+		return nil, nil, qerr.New("Format driver '%s' does not support image creation", format.Name)
+	case im.Backing.Filename != "" && !format.SupportsBacking:
+		return nil, nil, qerr.New("Backing file not supported for file format '%s'", format.Name)
+	case im.Backing.Filename == im.Filename:
+		return nil, nil, qerr.New("Error: Trying to create an image with the same filename as the backing file")
+	}
+	return format, protocol, nil
+}
+
+// fillFile makes the file, if its protocol makes files, and the image in it.
+func (g *Graph) fillFile(l *aio.Lock, format, protocol *Driver, r *openRequest, im NewImage) error {
+	if protocol.Create != nil {
+		o := r.options.Clone()
+		o.Set("size", IntOpt(0))
+		if format.PlainImages {
+			o.Set("size", IntOpt(im.Size))
+		}
+		if err := g.create(l, protocol, o); err != nil {
+			return err
+		}
+	}
+	file, err := g.openNode(l, r)
+	if err != nil && protocol.Create == nil {
+		return qerr.Prepend(err, "Protocol driver '%s' does not support creating new images, so an existing image must be "+
+			"selected as the target; however, opening the given target as an existing image failed: ", protocol.Name)
+	}
+	if err != nil {
+		return err
+	}
+	defer g.Unref(l, file)
+	if format.PlainImages {
+		return nil
+	}
+	o := NewOptions()
+	o.Set(optFile, StringOpt(file.name))
+	o.Set("size", IntOpt(im.Size))
+	if im.Backing.Filename != "" {
+		o.Set("backing-file", StringOpt(im.Backing.Filename))
+		o.Set("backing-fmt", StringOpt(im.Backing.Format))
+	}
+	return g.create(l, format, o)
+}
+
+func (g *Graph) create(l *aio.Lock, d *Driver, o *Options) error {
+	_, err := aio.Mixed(l, g.main, "create", func(co *aio.Co) (struct{}, error) {
+		return struct{}{}, g.CoCreate(co, d, o)
+	})
+	return err
+}
+
+// Overlay is an image that is to be opened over a node.
+type Overlay struct {
+	Filename, Format string
+	// NodeName is its name; nil: it gets one.
+	NodeName *string
+}
+
+// OpenOverlay opens an image with the flags of a node and without a backing
+// file, so that it can be put over the node. The caller gets a reference to it.
+func (g *Graph) OpenOverlay(l *aio.Lock, below *Node, o Overlay) (*Node, error) {
+	options := NewOptions()
+	options.Set(optDriver, StringOpt(o.Format))
+	if o.NodeName != nil {
+		options.Set(optNodeName, StringOpt(*o.NodeName))
+	}
+	for _, f := range []struct {
+		key string
+		on  bool
+	}{
+		{optCacheDirect, below.flags&FlagNoCache != 0},
+		{optCacheNoFlush, below.flags&FlagNoFlush != 0},
+		{optReadOnly, below.ReadOnly()},
+	} {
+		options.Set(f.key, BoolOpt(f.on))
+	}
+	if o.Filename == "" {
+		// No name is no file at all, other than a name that is empty.
+		options.Set("file.driver", StringOpt("file"))
+		options.Set("file.filename", StringOpt(""))
+	}
+	return g.openNode(l, &openRequest{filename: o.Filename, options: options, flags: below.flags | FlagNoBacking})
+}
