@@ -17,7 +17,7 @@
 // The data path is driven by others' programs: qemu-img (the reference's own
 // where QMPBLOCK_REFERENCE names its folder), fio and nbdcopy, the same for
 // both daemons. Work whose program is not installed is left out. Its images
-// take 2 GiB of the folder for temporary files and should fit into the page
+// take 4 GiB of the folder for temporary files and should fit into the page
 // cache.
 package main
 
@@ -76,7 +76,7 @@ func run(out io.Writer, c config) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	for _, w := range append(works(c), nbdWorks(dir)...) {
+	for _, w := range slices.Concat(works(c), nbdWorks(dir), qcow2Works(dir)) {
 		if !strings.Contains(w.name, c.only) {
 			continue
 		}

@@ -51,10 +51,10 @@ func nbdWorks(dir string) []work {
 		{"NBD, 4 KiB writes at depth 64", exported(full, imgBench(64, block, smallCount, "-w")), thousands, rate},
 		{"NBD, 1 MiB reads at depth 4", exported(full, imgBench(4, large, largeCount)), mebibytesPerSecond, rate},
 		{"NBD, 1 MiB writes at depth 4", exported(full, imgBench(4, large, largeCount, "-w")), mebibytesPerSecond, rate},
-		{"fio, 4 KiB reads at depth 64", exported(full, fio("randread", 1, 64)), thousands, rate},
-		{"fio, 4 KiB writes at depth 64", exported(full, fio("randwrite", 1, 64)), thousands, rate},
-		{"fio, 4 KiB reads of 8 connections at depth 16", exported(full, fio("randread", 8, 16)), thousands, rate},
-		{"fio, 4 KiB writes of 8 connections at depth 16", exported(full, fio("randwrite", 8, 16)), thousands, rate},
+		{"fio, 4 KiB reads at depth 64", exported(full, fio("randread", 1, 64, diskSize)), thousands, rate},
+		{"fio, 4 KiB writes at depth 64", exported(full, fio("randwrite", 1, 64, diskSize)), thousands, rate},
+		{"fio, 4 KiB reads of 8 connections at depth 16", exported(full, fio("randread", 8, 16, diskSize)), thousands, rate},
+		{"fio, 4 KiB writes of 8 connections at depth 16", exported(full, fio("randwrite", 8, 16, diskSize)), thousands, rate},
 		{"nbdcopy of 1 GiB to null:", exported(full, mebibytesOf(full, copyOut)), mebibytesPerSecond, rate},
 		{"nbdcopy of 1 GiB from a file", prepared(source, exported(full, mebibytesOf(full, copyIn(source)))), mebibytesPerSecond, rate},
 		{"nbdcopy of 64 MiB in sparse 100 GiB to null:", exported(sparse, timed(copyOut)), millis, faster},
@@ -115,20 +115,20 @@ func prepared(m image, do func(string) (float64, error)) func(string) (float64, 
 // exported gives a work a daemon that exports an image.
 func exported(m image, do func(*instance) (float64, error)) func(string) (float64, error) {
 	return prepared(m, with(func(i *instance) (float64, error) {
-		if err := i.export(m); err != nil {
+		if err := i.export(m.path, "raw"); err != nil {
 			return 0, err
 		}
 		return do(i)
 	}))
 }
 
-// export shows an image to clients as "x".
-func (i *instance) export(m image) error {
+// export shows an image of a format to clients as "x".
+func (i *instance) export(path, format string) error {
 	for _, request := range []string{
-		fmt.Sprintf(`{"execute":"blockdev-add","arguments":{"driver":"file","node-name":"f","filename":%q}}`, m.path),
-		`{"execute":"blockdev-add","arguments":{"driver":"raw","node-name":"r","file":"f"}}`,
+		fmt.Sprintf(`{"execute":"blockdev-add","arguments":{"driver":"file","node-name":"f","filename":%q}}`, path),
+		fmt.Sprintf(`{"execute":"blockdev-add","arguments":{"driver":%q,"node-name":"n","file":"f"}}`, format),
 		fmt.Sprintf(`{"execute":"nbd-server-start","arguments":{"addr":{"type":"unix","data":{"path":%q}},"max-connections":%d}}`, i.nbdSocket(), maxConnections),
-		`{"execute":"block-export-add","arguments":{"type":"nbd","id":"e","node-name":"r","name":"x","writable":true}}`,
+		`{"execute":"block-export-add","arguments":{"type":"nbd","id":"e","node-name":"n","name":"x","writable":true}}`,
 	} {
 		if _, err := i.do([]byte(request + "\n")); err != nil {
 			return err
@@ -156,16 +156,18 @@ func runTool(program string, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// qemuImg is the reference's qemu-img, or else the one in PATH.
-func qemuImg() string {
+// qemuTool is one of the reference's programs, or else the one in PATH.
+func qemuTool(name string) string {
 	if p, err := daemon.FindReference(); err == nil {
-		beside := filepath.Join(filepath.Dir(p.Storage[0]), "qemu-img")
+		beside := filepath.Join(filepath.Dir(p.Storage[0]), name)
 		if _, err := os.Stat(beside); err == nil {
 			return beside
 		}
 	}
-	return "qemu-img"
+	return name
 }
+
+func qemuImg() string { return qemuTool("qemu-img") }
 
 // imgBench returns the requests per second of qemu-img bench.
 func imgBench(depth, size, count int, more ...string) func(*instance) (float64, error) {
@@ -185,11 +187,12 @@ func imgBench(depth, size, count int, more ...string) func(*instance) (float64, 
 	}
 }
 
-// fio returns the requests per second of random 4 KiB requests.
-func fio(kind string, connections, depth int) func(*instance) (float64, error) {
+// fio returns the requests per second of random 4 KiB requests to a disk of
+// the given size.
+func fio(kind string, connections, depth, size int) func(*instance) (float64, error) {
 	return func(i *instance) (float64, error) {
 		report := filepath.Join(i.dir, "fio.json") // its other output has more than JSON
-		_, err := runTool("fio", "--name=speed", "--ioengine=nbd", "--uri="+i.uri(), "--rw="+kind, "--bs=4k", "--size="+strconv.Itoa(diskSize),
+		_, err := runTool("fio", "--name=speed", "--ioengine=nbd", "--uri="+i.uri(), "--rw="+kind, "--bs=4k", "--size="+strconv.Itoa(size),
 			"--numjobs="+strconv.Itoa(connections), "--iodepth="+strconv.Itoa(depth), "--norandommap", "--group_reporting",
 			"--time_based", "--runtime="+strconv.Itoa(fioSeconds), "--output-format=json", "--output="+report)
 		if err != nil {
