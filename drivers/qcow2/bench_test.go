@@ -1,6 +1,7 @@
 package qcow2_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -144,4 +145,30 @@ func BenchmarkCompressed(b *testing.B) {
 	measure(b, n, 65536, func(co *aio.Co, _ int, v block.Vec) error {
 		return n.CoPreadv(co, rng.Int64N(256)*65536, v, 0)
 	})
+}
+
+// BenchmarkOpen opens and closes an image. Its L1 table grows with the disk.
+func BenchmarkOpen(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		size uint64
+	}{
+		{"1G", 1 << 30},
+		{"64T", 64 << 40},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			path := b.TempDir() + "/image"
+			err := errors.Join(os.WriteFile(path, blank(3, 16, c.size, 0), 0o600), os.Truncate(path, 2<<20))
+			if err != nil {
+				b.Fatal(err)
+			}
+			bench := bench(b)
+			options := fmt.Sprintf(`{"driver":"qcow2","node-name":"q","file":{"driver":"file","filename":%q}}`, path)
+			b.ReportAllocs()
+			for b.Loop() {
+				bench.Add(options)
+				bench.Delete("q")
+			}
+		})
+	}
 }

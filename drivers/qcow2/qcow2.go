@@ -3,6 +3,7 @@ package qcow2
 import (
 	"math"
 	"syscall"
+	"unsafe"
 
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
@@ -117,7 +118,8 @@ func (i *image) readTable(co *aio.Co, offset uint64, entries int64) ([]uint64, e
 	if err := i.file.CoPreadv(co, int64(offset), block.Vec{raw}, 0); err != nil {
 		return nil, err
 	}
-	table := make([]uint64, entries)
+	// In place: the tables of large disks take megabytes.
+	table := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(raw))), entries)
 	for n := range table {
 		table[n] = be.Uint64(raw[n*8:])
 	}
