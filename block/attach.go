@@ -177,6 +177,10 @@ func (n *Node) forget(w *Write, c *Child) {
 // ref takes a reference to the node.
 func (n *Node) ref() { n.refs++ }
 
+// Ref takes a reference, which keeps users from deleting the node until it is
+// given back to [Graph.Unref].
+func (n *Node) Ref(*aio.Lock) { n.ref() }
+
 // unref gives one back. The last one takes the node out of the graph; it is
 // closed when the write section is over.
 func (w *Write) unref(n *Node) {

@@ -30,28 +30,25 @@ func (k *imageJob) Run(co *aio.Co, j *jobs.Job) error {
 	return k.run(co)
 }
 
-// amendJob is the job of an image whose driver gets ready before it.
+// amendJob is the job of an image, whose node it keeps until it is dismissed.
 type amendJob struct {
 	imageJob
+	node *block.Node
+	// driver gets ready before the job; nil if it need not.
 	driver block.AmendPreparer
 }
 
-func (k *amendJob) Clean(l *aio.Lock, _ *jobs.Job) { k.driver.AmendEnd(l) }
+func (k *amendJob) Clean(l *aio.Lock, _ *jobs.Job) {
+	if k.driver != nil {
+		k.driver.AmendEnd(l)
+	}
+}
 
-// startImageJob starts a job that the user has to dismiss.
-func (i *Instance) startImageJob(l *aio.Lock, id string, k jobs.Kind) error {
-	j, err := i.jobs.Create(l, k, jobs.Params{ID: id, ManualDismiss: true})
-	if err != nil {
-		return err
-	}
-	if amend, ok := k.(*amendJob); ok {
-		if err := amend.driver.AmendBegin(l); err != nil {
-			j.GiveUp(l)
-			return err
-		}
-	}
-	j.Start(l)
-	return nil
+func (k *amendJob) Free(l *aio.Lock, _ *jobs.Job) { k.node.Graph().Unref(l, k.node) }
+
+// createImageJob makes a job that the user has to dismiss.
+func (i *Instance) createImageJob(l *aio.Lock, id string, k jobs.Kind) (*jobs.Job, error) {
+	return i.jobs.Create(l, k, jobs.Params{ID: id, ManualDismiss: true})
 }
 
 // findDriver finds the driver that images are made or amended with.
@@ -74,9 +71,14 @@ func (i *Instance) blockdevCreate(l *aio.Lock, a *schema.BlockdevCreateArguments
 	if err != nil {
 		return err
 	}
-	return i.startImageJob(l, a.JobId, &imageJob{jobs.Create, func(co *aio.Co) error {
+	j, err := i.createImageJob(l, a.JobId, &imageJob{jobs.Create, func(co *aio.Co) error {
 		return i.graph.CoCreate(co, d, o)
 	}})
+	if err != nil {
+		return err
+	}
+	j.Start(l)
+	return nil
 }
 
 func (i *Instance) blockdevAmend(l *aio.Lock, a *schema.XBlockdevAmendArguments) error {
@@ -101,11 +103,21 @@ func (i *Instance) blockdevAmend(l *aio.Lock, a *schema.XBlockdevAmendArguments)
 	}
 	o.Delete("driver")
 	force := deref(a.Force)
-	k := imageJob{jobs.Amend, func(co *aio.Co) error { return amender.CoAmend(co, o, force) }}
-	if preparer, ok := amender.(block.AmendPreparer); ok {
-		return i.startImageJob(l, a.JobId, &amendJob{k, preparer})
+	k := &amendJob{imageJob: imageJob{jobs.Amend, func(co *aio.Co) error { return amender.CoAmend(co, o, force) }}, node: n}
+	k.driver, _ = amender.(block.AmendPreparer)
+	j, err := i.createImageJob(l, a.JobId, k)
+	if err != nil {
+		return err
 	}
-	return i.startImageJob(l, a.JobId, &k)
+	n.Ref(l)
+	if k.driver != nil {
+		if err := k.driver.AmendBegin(l); err != nil {
+			j.GiveUp(l)
+			return err
+		}
+	}
+	j.Start(l)
+	return nil
 }
 
 // flatten makes options of a decoded argument's JSON.

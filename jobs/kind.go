@@ -49,6 +49,11 @@ type (
 	Cleaner interface {
 		Clean(l *aio.Lock, j *Job)
 	}
+	// Freer gives up what the job keeps for as long as users know it: until it
+	// is dismissed, or could not be started.
+	Freer interface {
+		Free(l *aio.Lock, j *Job)
+	}
 	// Pauser is told before a pause begins, and when it is over.
 	Pauser interface {
 		Pause(co *aio.Co, j *Job)

@@ -175,4 +175,7 @@ func (j *Job) vanish(l *aio.Lock) {
 	}
 	j.transition(Null)
 	j.set.forget(j)
+	if f, ok := j.kind.(Freer); ok {
+		f.Free(l, j)
+	}
 }

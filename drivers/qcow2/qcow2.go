@@ -290,4 +290,5 @@ var (
 	_ block.Amender            = (*image)(nil)
 	_ block.Invalidator        = (*image)(nil)
 	_ block.Inactivator        = (*image)(nil)
+	_ block.Amender            = (*image)(nil)
 )
