@@ -124,15 +124,17 @@ func (n *Node) inactivate(l *aio.Lock) error {
 	if err := n.Flush(l); err != nil {
 		return err
 	}
+	// A driver's work is not undone: whatever else may refuse comes first.
+	if err := n.canInactivate(); err != nil {
+		return err
+	}
 	if i, ok := n.instance.(Inactivator); ok {
 		if err := i.Inactivate(l); err != nil {
 			return err
 		}
 	}
 	err := n.graph.Write(l, "inactivate "+n.name, func(w *Write) error {
-		if err := w.disableBackends(n); err != nil {
-			return err
-		}
+		w.disableBackends(n)
 		n.flags |= FlagInactive
 		w.onAbort(func() { n.flags &^= FlagInactive })
 		n.extents.forgetAll()
@@ -151,22 +153,34 @@ func (n *Node) inactivate(l *aio.Lock) error {
 	return nil
 }
 
+// canInactivate fails if a user needs the node active, or one of its stored
+// bitmaps.
+func (n *Node) canInactivate() error {
+	for c := n.parents.head; c != nil; c = c.nextParent {
+		if b, ok := c.owner.(*Backend); ok && !b.inactive && !b.canInactivate() {
+			return qerr.From(syscall.EPERM)
+		}
+	}
+	for _, b := range n.DirtyBitmaps() {
+		if b.persistent && b.busy {
+			return b.Check(0)
+		}
+	}
+	return nil
+}
+
 // disableBackends takes the permissions of the node's users away for as long
 // as it is inactive.
-func (w *Write) disableBackends(n *Node) error {
+func (w *Write) disableBackends(n *Node) {
 	for c := n.parents.head; c != nil; c = c.nextParent {
 		b, ok := c.owner.(*Backend)
 		if !ok || b.inactive {
 			continue
 		}
-		if !b.canInactivate() {
-			return qerr.From(syscall.EPERM)
-		}
 		b.inactive = true
 		w.onAbort(func() { b.inactive = false })
 		w.setPerm(c, 0, PermAll)
 	}
-	return nil
 }
 
 func (w *Write) enableBackends(n *Node) {

@@ -1,5 +1,7 @@
 package block
 
+import "fmt"
+
 // Corruption is damage that a driver found in an image.
 type Corruption struct {
 	Message string
@@ -20,6 +22,17 @@ func (n *Node) ReportCorrupt(c Corruption) {
 		f(n.name, c)
 	}
 }
+
+// Complain is for drivers: it tells the one who started the program of what no
+// client is told.
+func (n *Node) Complain(format string, args ...any) {
+	if f := n.graph.cfg.Complain; f != nil {
+		f(fmt.Sprintf(format, args...))
+	}
+}
+
+// Eject is for drivers: the image cannot be used any more.
+func (n *Node) Eject() { n.ejected.Store(true) }
 
 // Ejected tells whether the image was found damaged beyond use.
 func (n *Node) Ejected() bool { return n.ejected.Load() }

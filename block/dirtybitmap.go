@@ -43,6 +43,9 @@ const (
 	// Granularities that nobody chose are those of clusters, within these
 	// limits (observed: transcript bitmaps/default-granularity).
 	minDefaultGranularity, maxDefaultGranularity = 4096, 65536
+	// maxBitmapBytes bounds the memory of one bitmap: 16 TiB in units of 512
+	// bytes.
+	maxBitmapBytes = 4 << 30
 )
 
 // BitmapFlags are the states of a bitmap that an operation does not mind.
@@ -62,6 +65,13 @@ func (b *DirtyBitmap) Node() *Node { return b.node }
 
 // Granularity is the length of the areas it tells apart, in bytes.
 func (b *DirtyBitmap) Granularity() int64 { return b.bits.Granularity() }
+
+// Size is the length of the disk that it covers, in bytes.
+func (b *DirtyBitmap) Size() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bits.Size()
+}
 
 // Busy tells whether an export or a job uses the bitmap.
 func (b *DirtyBitmap) Busy() bool { return b.busy }
@@ -109,7 +119,8 @@ func (b *DirtyBitmap) Count() int64 {
 	return b.bits.Count()
 }
 
-// Use runs f on the bits, which must not be kept.
+// Use runs f on the bits, which must not be kept. Requests wait for it: f does
+// no I/O.
 func (b *DirtyBitmap) Use(f func(*hbitmap.Bitmap)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -214,11 +225,28 @@ func (n *Node) CreateDirtyBitmap(l *aio.Lock, name string, granularity int64) (*
 	if err != nil {
 		return nil, qerr.Prepend(err, "could not get length of device: ")
 	}
-	b := &DirtyBitmap{node: n, name: name, bits: hbitmap.New(length, granularity)}
-	list := append([]*DirtyBitmap{b}, n.DirtyBitmaps()...)
-	n.bitmaps.list.Store(&list)
+	if bitmapBytes(length, granularity) > maxBitmapBytes {
+		return nil, qerr.From(syscall.ENOMEM)
+	}
+	b := NewDirtyBitmap(n, name, hbitmap.New(length, granularity))
+	n.AddDirtyBitmaps(b)
 	return b, nil
 }
+
+// NewDirtyBitmap makes a bitmap which the node does not know yet.
+func NewDirtyBitmap(n *Node, name string, bits *hbitmap.Bitmap) *DirtyBitmap {
+	return &DirtyBitmap{node: n, name: name, bits: bits}
+}
+
+// AddDirtyBitmaps puts bitmaps in front of the node's, the newest first. The
+// names must be new.
+func (n *Node) AddDirtyBitmaps(more ...*DirtyBitmap) {
+	list := slices.Concat(more, n.DirtyBitmaps())
+	n.bitmaps.list.Store(&list)
+}
+
+// bitmapBytes is the memory that a bitmap over a disk may come to take.
+func bitmapBytes(length, granularity int64) int64 { return length / granularity / 8 }
 
 // DefaultGranularity is that of the node's bitmaps if nobody chooses one, in
 // bytes.
@@ -244,6 +272,9 @@ func (n *Node) CanStoreDirtyBitmap(c aio.Caller, name string, granularity int64)
 	if !ok {
 		return qerr.WithErrno(syscall.ENOTSUP, "Can't store persistent bitmaps to %s", n.name)
 	}
+	if n.Ejected() {
+		return qerr.WithErrno(syscall.ENOMEDIUM, "Can't store persistent bitmaps to %s", n.name)
+	}
 	_, err := aio.Mixed(c, n.Context(), "can_store_dirty_bitmap", func(co *aio.Co) (struct{}, error) {
 		return struct{}{}, s.CoCanStoreDirtyBitmap(co, name, granularity)
 	})
@@ -252,16 +283,17 @@ func (n *Node) CanStoreDirtyBitmap(c aio.Caller, name string, granularity int64)
 
 // Release ends the recording; what the image holds of the bitmap stays.
 func (b *DirtyBitmap) Release() {
-	n := b.node
-	list := slices.DeleteFunc(slices.Clone(n.DirtyBitmaps()), func(other *DirtyBitmap) bool { return other == b })
+	b.node.ReleaseDirtyBitmaps(func(other *DirtyBitmap) bool { return other == b })
+}
+
+// ReleaseDirtyBitmaps ends the recording in those bitmaps for which f is true.
+func (n *Node) ReleaseDirtyBitmaps(f func(*DirtyBitmap) bool) {
+	list := slices.DeleteFunc(slices.Clone(n.DirtyBitmaps()), f)
 	n.bitmaps.list.Store(&list)
 }
 
 // RestoreAfterRelease takes the release back.
-func (b *DirtyBitmap) RestoreAfterRelease() {
-	list := append([]*DirtyBitmap{b}, b.node.DirtyBitmaps()...)
-	b.node.bitmaps.list.Store(&list)
-}
+func (b *DirtyBitmap) RestoreAfterRelease() { b.node.AddDirtyBitmaps(b) }
 
 // RemoveStored takes a persistent bitmap out of the image.
 func (b *DirtyBitmap) RemoveStored(c aio.Caller) error {

@@ -216,6 +216,11 @@ type (
 	Invalidator interface {
 		CoInvalidateCache(co *aio.Co) error
 	}
+	// ReopenFinisher goes on when a node was reopened, and its children with
+	// it: permissions and flags are the new ones.
+	ReopenFinisher interface {
+		ReopenFinish(l *aio.Lock)
+	}
 	// Inactivator writes back what another process must see.
 	Inactivator interface {
 		Inactivate(l *aio.Lock) error

@@ -27,6 +27,9 @@ type Config struct {
 	// ImageCorrupted is called when a driver finds damage in an image. It may
 	// run in any goroutine and must not block.
 	ImageCorrupted func(node string, c Corruption)
+	// Complain receives lines about what went wrong in nobody's command, or
+	// behind its reply. It may run in any goroutine and must not block.
+	Complain func(line string)
 	// Panicked is told of a panic in a coroutine that nobody waits for.
 	Panicked func(*aio.PanicError)
 	// DeviceName tells whether a name belongs to a device or named backend,

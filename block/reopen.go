@@ -218,6 +218,9 @@ func (q *reopenQueue) refresh() error {
 		if err := n.RefreshTotalSectors(q.lock, 0); err != nil {
 			return err
 		}
+		if f, ok := n.instance.(ReopenFinisher); ok {
+			f.ReopenFinish(q.lock)
+		}
 	}
 	return nil
 }

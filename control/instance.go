@@ -123,6 +123,7 @@ func New(cfg Config) *Instance {
 		OpenFile:            i.openFile,
 		WriteThreshold:      i.writeThreshold,
 		ImageCorrupted:      i.imageCorrupted,
+		Complain:            cfg.Complain,
 		Panicked:            i.panicked,
 		TLSClient:           i.tlsClient,
 		SocketFD:            i.socketFD,

@@ -39,6 +39,14 @@
 // whoever else wants to change these waits for its end. A write to a cluster that
 // is allocated and used once changes no metadata.
 //
+// # Bitmaps
+//
+// Persistent dirty bitmaps are read when the node becomes active and marked as
+// in use in the image when it becomes writable; they change in memory alone.
+// They are written, and the mark taken off, when the node is closed, handed
+// over, or made read-only. Who is killed meanwhile leaves the mark, and the
+// bitmap is inconsistent for the next one.
+//
 // # Options
 //
 //   - file, backing, data-file: the children; the last two default to what the
@@ -55,10 +63,4 @@
 //
 // All but the children can change on reopen; left out, they return to their
 // defaults, but for encrypt. A secret that is named anew is not looked at.
-//
-// # Limits
-//
-// Persistent bitmaps are listed, not kept: the
-// first write to an image declares them invalid, as the format asks of programs
-// that do not know them.
 package qcow2

@@ -16,6 +16,9 @@ const (
 	freeRequest
 	// freeSnapshot: a snapshot was deleted.
 	freeSnapshot
+	// freeAlways: they held the content of a bitmap, which nobody chooses to
+	// keep.
+	freeAlways
 	// freeOther: they were written elsewhere, or a table has moved.
 	freeOther
 	freeReasons

@@ -32,6 +32,7 @@ const (
 
 // Where single fields are in the header.
 const (
+	offsetBacking      = 8
 	offsetL1Size       = 36
 	offsetRefTable     = 48
 	offsetIncompatible = 72
@@ -102,10 +103,13 @@ type header struct {
 	dataFile         string
 	hasDataFileName  bool
 	bitmaps          bitmapsExtension
-	cryptoOffset     uint64
-	cryptoLength     uint64
-	haveCrypto       bool
-	featureNames     []byte
+	// staleBitmaps: there are some, but somebody who does not know them
+	// has written to the image.
+	staleBitmaps bool
+	cryptoOffset uint64
+	cryptoLength uint64
+	haveCrypto   bool
+	featureNames []byte
 }
 
 // extension is a header extension, with the type as it is in the file.
@@ -292,6 +296,7 @@ func (h *header) parseBitmaps(data []byte) error {
 		return qerr.New("bitmaps_ext: Invalid extension length")
 	}
 	if h.autoclear&autoclearBitmaps == 0 {
+		h.staleBitmaps = true
 		return nil
 	}
 	b := bitmapsExtension{be.Uint32(data), be.Uint64(data[8:]), be.Uint64(data[16:])}

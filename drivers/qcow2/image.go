@@ -44,8 +44,13 @@ type image struct {
 	writes    writes
 	snapshots []snapshot
 	bitmaps   []bitmap
-	codec     codec
-	buffers   sync.Pool
+	// directoryErr is why they cannot be told of.
+	directoryErr error
+	// unmarked is set while bitmaps may change which the image takes to be
+	// up to date.
+	unmarked bool
+	codec    codec
+	buffers  sync.Pool
 
 	// dirtyBit is set in the header: refcounts may be too low.
 	dirtyBit bool
@@ -136,13 +141,17 @@ func (i *image) modifying(co *aio.Co) error {
 			return err
 		}
 	}
-	return i.clearStale(co, autoclearDataRaw)
+	if i.unmarked {
+		if err := i.markInUse(co); err != nil {
+			return err
+		}
+	}
+	return i.clearStale(co)
 }
 
-// clearStale clears the features that are not kept up to date, but for those
-// in keep.
-func (i *image) clearStale(co *aio.Co, keep uint64) error {
-	stale := i.hdr.autoclear &^ keep
+// clearStale clears the features that are not kept up to date.
+func (i *image) clearStale(co *aio.Co) error {
+	stale := i.hdr.autoclear &^ (autoclearDataRaw | autoclearBitmaps)
 	if stale == 0 || i.geo.version < 3 {
 		return nil
 	}
@@ -152,9 +161,6 @@ func (i *image) clearStale(co *aio.Co, keep uint64) error {
 		return err
 	}
 	i.hdr.autoclear &^= stale
-	if stale&autoclearBitmaps != 0 {
-		i.bitmaps, i.hdr.bitmaps = nil, bitmapsExtension{}
-	}
 	return i.barrier(co)
 }
 

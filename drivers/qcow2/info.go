@@ -51,6 +51,9 @@ func (i *image) CoGetInfo(co *aio.Co) (block.DriverInfo, error) {
 func (i *image) SpecificInfo(co *aio.Co) (*block.SpecificInfo, error) {
 	i.mu.lock(co)
 	defer i.mu.unlock()
+	if i.directoryErr != nil {
+		return nil, i.directoryErr
+	}
 	h := i.hdr
 	info := Specific{
 		Compat:          "0.10",

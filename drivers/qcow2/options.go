@@ -93,6 +93,7 @@ func takeOptions(o *block.Options, flags block.Flags, h *header) (opts options, 
 			return opts, "", err
 		}
 	}
+	opts.passDiscard[freeAlways] = true
 	if opts.noUnref, err = o.TakeBool(optNoUnref, false); err != nil {
 		return opts, "", err
 	}

@@ -194,11 +194,21 @@ func (i *image) loadTables(co *aio.Co) error {
 	}
 	i.dirtyBit = i.hdr.incompatible&featureDirty != 0
 	i.unrepaired = i.dirtyBit
-	if !i.writable() {
-		return nil
+	if i.writable() {
+		if err := i.prepareWrites(co); err != nil {
+			return err
+		}
 	}
-	// Bitmaps can be told of until something changes.
-	if err := i.clearStale(co, autoclearDataRaw|autoclearBitmaps); err != nil {
+	return i.adoptBitmaps(co)
+}
+
+// prepareWrites brings an image up to date that may be written to.
+func (i *image) prepareWrites(co *aio.Co) error {
+	err := i.clearStale(co)
+	if err == nil && i.hdr.staleBitmaps {
+		err = i.setExtension(co, bitmapsExtension{})
+	}
+	if err != nil {
 		return qerr.Prepend(err, "Could not update qcow2 header: ")
 	}
 	if i.unrepaired {
@@ -240,10 +250,20 @@ func (i *image) loadRefcounts(co *aio.Co) error {
 // refcounts on disk are then too high at worst, or marked as too low.
 func (i *image) Close(l *aio.Lock) {
 	i.stopCleaner()
-	if !i.writable() || i.corrupted && i.node.Ejected() {
+	if !i.node.Active() || i.node.Ejected() {
 		return
 	}
-	_ = i.Inactivate(l)
+	_ = i.coroutine(l, "qcow2_close", func(co *aio.Co) error {
+		i.mu.lock(co)
+		defer i.mu.unlock()
+		if err := i.storeBitmaps(co); err != nil {
+			i.node.Complain("Lost persistent bitmaps during inactivation of node '%s': %v", i.node.Name(), err)
+		}
+		if !i.writable() {
+			return nil
+		}
+		return i.markClean(co)
+	})
 }
 
 // CoGetLength is the length of the guest's disk.
@@ -284,6 +304,8 @@ var (
 	_ block.LimitsRefresher    = (*image)(nil)
 	_ block.ChildPermer        = (*image)(nil)
 	_ block.Reopener           = (*image)(nil)
+	_ block.ReopenFinisher     = (*image)(nil)
+	_ block.BitmapStorer       = (*image)(nil)
 	_ block.SpecificInfoGetter = (*image)(nil)
 	_ block.Snapshotter        = (*image)(nil)
 	_ block.Encrypter          = (*image)(nil)

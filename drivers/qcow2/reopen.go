@@ -3,7 +3,16 @@ package qcow2
 import (
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
 )
+
+// reopening is what a reopen keeps until it is committed or aborted.
+type reopening struct {
+	opts options
+	lock *aio.Lock
+	// stored: the image's bitmaps are up to date, and must not change.
+	stored bool
+}
 
 // ReopenPrepare checks the new options. Everything is written, so that the
 // caches can be made anew; a node that becomes read-only leaves its image
@@ -13,11 +22,22 @@ func (i *image) ReopenPrepare(l *aio.Lock, st *block.ReopenState) error {
 	if err != nil {
 		return err
 	}
-	st.Driver = opts
+	r := &reopening{opts: opts, lock: l}
+	st.Driver = r
 	if !i.writable() {
 		return nil
 	}
-	return i.Inactivate(l)
+	return i.coroutine(l, "qcow2_reopen", func(co *aio.Co) error {
+		i.mu.lock(co)
+		defer i.mu.unlock()
+		if st.Flags&block.FlagRDWR == 0 {
+			if err := i.storeBitmaps(co); err != nil {
+				return err
+			}
+			r.stored, i.unmarked = true, true
+		}
+		return i.markClean(co)
+	})
 }
 
 // ReopenCommit puts the options into force. No request is under way, and
@@ -25,7 +45,7 @@ func (i *image) ReopenPrepare(l *aio.Lock, st *block.ReopenState) error {
 func (i *image) ReopenCommit(st *block.ReopenState) {
 	i.stopCleaner()
 	i.mu.m.Lock()
-	i.opts = st.Driver.(options)
+	i.opts = st.Driver.(*reopening).opts
 	i.geo.setSlice(i.opts.sliceSize)
 	i.newL2Cache()
 	i.refs.cache.most = i.opts.refTables
@@ -33,15 +53,58 @@ func (i *image) ReopenCommit(st *block.ReopenState) {
 	i.startCleaner()
 }
 
-// ReopenAbort has nothing to undo.
-func (i *image) ReopenAbort(*block.ReopenState) {}
+// ReopenAbort: bitmaps that were stored go on to change.
+func (i *image) ReopenAbort(st *block.ReopenState) {
+	if r := st.Driver.(*reopening); r.stored {
+		i.markBeforeWrites(r.lock)
+	}
+}
 
-// Inactivate writes everything back, for whoever opens the image next.
+// ReopenFinish: bitmaps change only while the image can be written to.
+func (i *image) ReopenFinish(l *aio.Lock) {
+	if !i.node.Active() {
+		return
+	}
+	for n := range i.bitmaps {
+		if b := i.node.DirtyBitmap(i.bitmaps[n].name); b != nil {
+			b.SetReadOnly(i.node.ReadOnly())
+		}
+	}
+	if i.writable() {
+		i.markBeforeWrites(l)
+	}
+}
+
+// markBeforeWrites marks the bitmaps as in use. If that fails the next write
+// tries again, and fails if that fails.
+func (i *image) markBeforeWrites(l *aio.Lock) {
+	i.unmarked = true
+	_ = i.coroutine(l, "qcow2_mark_bitmaps", func(co *aio.Co) error {
+		i.mu.lock(co)
+		defer i.mu.unlock()
+		return i.markInUse(co)
+	})
+}
+
+// Inactivate writes everything back, for whoever opens the image next. The
+// node has no persistent bitmaps then: somebody else may change them.
 func (i *image) Inactivate(l *aio.Lock) error {
 	return i.coroutine(l, "qcow2_inactivate", func(co *aio.Co) error {
 		i.mu.lock(co)
 		defer i.mu.unlock()
-		return i.markClean(co)
+		if !i.writable() {
+			return nil
+		}
+		if err := i.storeBitmaps(co); err != nil {
+			return err
+		}
+		i.unmarked = true
+		if err := i.markClean(co); err != nil {
+			return err
+		}
+		i.node.ReleaseDirtyBitmaps(func(b *block.DirtyBitmap) bool { return b.Persistent() })
+		i.unmarked = false
+		return nil
 	})
 }
 
@@ -50,10 +113,15 @@ func (i *image) Inactivate(l *aio.Lock) error {
 func (i *image) CoInvalidateCache(co *aio.Co) error {
 	i.mu.lock(co)
 	defer i.mu.unlock()
-	if err := i.loadHeader(co, i.node.Options().Clone(), i.node.Flags()); err != nil {
-		return err
+	err := i.loadHeader(co, i.node.Options().Clone(), i.node.Flags())
+	if err == nil {
+		err = i.loadTables(co)
 	}
-	return i.loadTables(co)
+	if err != nil {
+		i.node.Eject()
+		return qerr.Prepend(err, "Could not reopen qcow2 layer: ")
+	}
+	return nil
 }
 
 // ChildPerm: where an external file holds the data, the file holds metadata

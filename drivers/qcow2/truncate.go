@@ -18,6 +18,9 @@ func (i *image) CoTruncate(co *aio.Co, offset int64, exact bool, prealloc block.
 	if len(i.snapshots) > 0 && i.geo.version < 3 {
 		return qerr.WithErrnoOnly(syscall.ENOTSUP, "Can't resize a v2 image which has snapshots")
 	}
+	if err := i.bitmapsResizable(); err != nil {
+		return err
+	}
 	if err := i.modifying(co); err != nil {
 		return err
 	}
