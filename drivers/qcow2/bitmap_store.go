@@ -23,10 +23,7 @@ func storable(b *block.DirtyBitmap) bool {
 func (i *image) storeBitmaps(co *aio.Co) error {
 	list := slices.Clone(i.bitmaps)
 	var written, replaced []bitmap
-	for _, d := range i.node.DirtyBitmaps() {
-		if !storable(d) {
-			continue
-		}
+	for _, d := range i.toStore() {
 		b, err := i.storeBitmap(co, d, list)
 		if err != nil {
 			i.freeBitmaps(co, written)
@@ -48,6 +45,24 @@ func (i *image) storeBitmaps(co *aio.Co) error {
 	}
 	i.freeBitmaps(co, replaced)
 	return i.writeBack(co)
+}
+
+// toStore lists the bitmaps to store: those that the image knows, in its order,
+// then the others.
+func (i *image) toStore() []*block.DirtyBitmap {
+	list := slices.DeleteFunc(slices.Clone(i.node.DirtyBitmaps()), func(b *block.DirtyBitmap) bool { return !storable(b) })
+	places := make(map[string]int)
+	for n := range i.bitmaps {
+		places[i.bitmaps[n].name] = n
+	}
+	place := func(b *block.DirtyBitmap) int {
+		if n, ok := places[b.Name()]; ok {
+			return n
+		}
+		return len(i.bitmaps)
+	}
+	slices.SortStableFunc(list, func(a, b *block.DirtyBitmap) int { return place(a) - place(b) })
+	return list
 }
 
 func (i *image) freeBitmaps(co *aio.Co, list []bitmap) {
