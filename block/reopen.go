@@ -159,12 +159,19 @@ func nameChildren(n *Node, options *Options) {
 	}
 }
 
-// checkBackingNamed: a backing file that a user has chosen, or chosen to be
-// none, must be named again, and so must one that came later, by a snapshot.
+// checkBackingNamed: a backing file that is not the one which the image names
+// must be named again, be it a user's choice or a snapshot's doing; and so must
+// none where the image names one.
 func checkBackingNamed(n *Node, options *Options) error {
-	had := n.explicit.Has(optBacking) || n.explicit.HasSub(optBacking) ||
-		n.backing != nil && n.backing.node.inheritsFrom != n
-	if n.drv.SupportsBacking && had && !options.Has(optBacking) && !options.HasSub(optBacking) {
+	if !n.drv.SupportsBacking || options.Has(optBacking) || options.HasSub(optBacking) {
+		return nil
+	}
+	implicit := n.imageBacking.Filename == ""
+	if n.backing != nil {
+		chosen := n.explicit.Has(optBacking) || n.explicit.HasSub(optBacking)
+		implicit = n.backing.node.inheritsFrom == n && !chosen
+	}
+	if !implicit {
 		return qerr.New("%s is missing for '%s'", optBacking, n.name)
 	}
 	return nil

@@ -177,10 +177,7 @@ func (i *Instance) changeBackingFile(l *aio.Lock, a *schema.ChangeBackingFileArg
 			}
 		}()
 	}
-	backing := block.ImageBacking{Filename: a.BackingFile}
-	if a.BackingFile != "" {
-		backing.Format = n.Driver().Name
-	}
+	backing := block.ImageBacking{Filename: a.BackingFile, Format: n.Driver().Name}
 	if err := n.ChangeBackingFile(l, backing); err != nil {
 		return qerr.Prepend(err, "Could not change backing file to '%s': ", a.BackingFile)
 	}

@@ -10,20 +10,14 @@ import (
 
 var _ block.BackingFileChanger = (*image)(nil)
 
-// CoChangeBackingFile makes the header name another backing file, or none. A
-// name that is longer than the header may hold is EINVAL, one that does not fit
-// beside the rest of the header ENOSPC.
+// CoChangeBackingFile makes the header name another backing file, or an empty
+// name, which means none. A name that is longer than the header may hold is
+// EINVAL, one that does not fit beside the rest of the header ENOSPC.
 func (i *image) CoChangeBackingFile(co *aio.Co, b block.ImageBacking) error {
 	if len(b.Filename) > maxBackingName || i.hdr.dataRaw() {
 		return qerr.From(syscall.EINVAL)
 	}
 	i.mu.lock(co)
 	defer i.mu.unlock()
-	return i.updateHeader(co, func(h *header) {
-		if b.Filename == "" {
-			h.backing, h.backingFormat, h.backingOffset, h.backingSize = "", "", 0, 0
-			return
-		}
-		h.setBacking(b.Filename, b.Format)
-	})
+	return i.updateHeader(co, func(h *header) { h.setBacking(b.Filename, b.Format) })
 }
