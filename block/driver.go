@@ -93,7 +93,7 @@ type (
 		CoAmend(co *aio.Co, o *Options, force bool) error
 	}
 	// AmendPreparer is told before an amendment begins, which it may refuse,
-	// and when it is over, also if it was refused.
+	// and when nobody asks about it any more, also if it was refused.
 	AmendPreparer interface {
 		AmendBegin(l *aio.Lock) error
 		AmendEnd(l *aio.Lock)

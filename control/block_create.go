@@ -30,25 +30,45 @@ func (k *imageJob) Run(co *aio.Co, j *jobs.Job) error {
 	return k.run(co)
 }
 
-// amendJob is the job of an image, whose node it keeps until it is dismissed.
+// amendJob is the job of an image that is amended. It holds the node, and what
+// the driver took for the amendment, until it is dismissed (observed:
+// own/luks/volume).
 type amendJob struct {
 	imageJob
-	node *block.Node
-	// driver gets ready before the job; nil if it need not.
-	driver block.AmendPreparer
+	graph *block.Graph
+	node  *block.Node
 }
 
-func (k *amendJob) Clean(l *aio.Lock, _ *jobs.Job) {
-	if k.driver != nil {
-		k.driver.AmendEnd(l)
+// begin lets the driver get ready.
+func (k *amendJob) begin(l *aio.Lock) error {
+	k.node.Ref(l)
+	if p, ok := k.node.Instance().(block.AmendPreparer); ok {
+		return p.AmendBegin(l)
 	}
+	return nil
 }
 
-func (k *amendJob) Free(l *aio.Lock, _ *jobs.Job) { k.node.Graph().Unref(l, k.node) }
+func (k *amendJob) Free(l *aio.Lock, _ *jobs.Job) {
+	if p, ok := k.node.Instance().(block.AmendPreparer); ok {
+		p.AmendEnd(l)
+	}
+	k.graph.Unref(l, k.node)
+}
 
-// createImageJob makes a job that the user has to dismiss.
-func (i *Instance) createImageJob(l *aio.Lock, id string, k jobs.Kind) (*jobs.Job, error) {
-	return i.jobs.Create(l, k, jobs.Params{ID: id, ManualDismiss: true})
+// startImageJob starts a job that the user has to dismiss.
+func (i *Instance) startImageJob(l *aio.Lock, id string, k jobs.Kind) error {
+	j, err := i.jobs.Create(l, k, jobs.Params{ID: id, ManualDismiss: true})
+	if err != nil {
+		return err
+	}
+	if amend, ok := k.(*amendJob); ok {
+		if err := amend.begin(l); err != nil {
+			j.GiveUp(l)
+			return err
+		}
+	}
+	j.Start(l)
+	return nil
 }
 
 // findDriver finds the driver that images are made or amended with.
@@ -71,14 +91,9 @@ func (i *Instance) blockdevCreate(l *aio.Lock, a *schema.BlockdevCreateArguments
 	if err != nil {
 		return err
 	}
-	j, err := i.createImageJob(l, a.JobId, &imageJob{jobs.Create, func(co *aio.Co) error {
+	return i.startImageJob(l, a.JobId, &imageJob{jobs.Create, func(co *aio.Co) error {
 		return i.graph.CoCreate(co, d, o)
 	}})
-	if err != nil {
-		return err
-	}
-	j.Start(l)
-	return nil
 }
 
 func (i *Instance) blockdevAmend(l *aio.Lock, a *schema.XBlockdevAmendArguments) error {
@@ -103,21 +118,8 @@ func (i *Instance) blockdevAmend(l *aio.Lock, a *schema.XBlockdevAmendArguments)
 	}
 	o.Delete("driver")
 	force := deref(a.Force)
-	k := &amendJob{imageJob: imageJob{jobs.Amend, func(co *aio.Co) error { return amender.CoAmend(co, o, force) }}, node: n}
-	k.driver, _ = amender.(block.AmendPreparer)
-	j, err := i.createImageJob(l, a.JobId, k)
-	if err != nil {
-		return err
-	}
-	n.Ref(l)
-	if k.driver != nil {
-		if err := k.driver.AmendBegin(l); err != nil {
-			j.GiveUp(l)
-			return err
-		}
-	}
-	j.Start(l)
-	return nil
+	k := imageJob{jobs.Amend, func(co *aio.Co) error { return amender.CoAmend(co, o, force) }}
+	return i.startImageJob(l, a.JobId, &amendJob{k, i.graph, n})
 }
 
 // flatten makes options of a decoded argument's JSON.
