@@ -137,9 +137,7 @@ func (i *image) reserve(co *aio.Co, from, to int64, mode block.PreallocMode) (in
 	if got, err := i.refs.allocAt(co, host, clusters); err != nil || got < clusters {
 		return 0, qerr.Prepend(qerr.From(qerr.ErrnoOf(err, syscall.EIO)), "Failed to allocate data clusters: ")
 	}
-	if err = i.file.CoTruncate(co, end, false, mode, 0); err != nil {
-		err = qerr.Prepend(err, "Failed to resize underlying file: ")
-	} else {
+	if err = i.allocateFile(co, end, mode); err == nil {
 		err = i.clearOld(co, host, min(end, used))
 	}
 	if err != nil {
@@ -148,6 +146,19 @@ func (i *image) reserve(co *aio.Co, from, to int64, mode block.PreallocMode) (in
 	}
 	i.used(end)
 	return host, nil
+}
+
+// allocateFile makes the file longer in the given mode. It may be long enough:
+// its last clusters are free, and are cleared.
+func (i *image) allocateFile(co *aio.Co, end int64, mode block.PreallocMode) error {
+	length, err := i.file.Node().CoGetLength(co)
+	if err == nil && length < end {
+		err = i.file.CoTruncate(co, end, false, mode, 0)
+	}
+	if err != nil {
+		return qerr.Prepend(err, "Failed to resize underlying file: ")
+	}
+	return nil
 }
 
 // lastUsed is the last cluster of the file that is used.
