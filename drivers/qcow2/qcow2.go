@@ -312,5 +312,4 @@ var (
 	_ block.Amender            = (*image)(nil)
 	_ block.Invalidator        = (*image)(nil)
 	_ block.Inactivator        = (*image)(nil)
-	_ block.Amender            = (*image)(nil)
 )
