@@ -275,6 +275,7 @@ func (n *newImage) complete(co *aio.Co) error {
 	}
 	defer n.args.Done(co, b)
 	i := b.Node().Instance().(*image)
+	i.unfinished = true
 	if err := i.changeHeader(co, n.nameDataFile); err != nil {
 		return qerr.Prepend(err, "Could not update qcow2 header: ")
 	}

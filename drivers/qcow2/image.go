@@ -52,6 +52,8 @@ type image struct {
 	codec    codec
 	buffers  sync.Pool
 
+	// unfinished: the image is being made, and need not be whole before it is.
+	unfinished bool
 	// dirtyBit is set in the header: refcounts may be too low.
 	dirtyBit bool
 	// hollow says that clusters are allocated that have no data yet.
@@ -82,6 +84,9 @@ func (i *image) used(end int64) { i.end = max(i.end, end) }
 
 // barrier makes durable what was written.
 func (i *image) barrier(co *aio.Co) error {
+	if i.unfinished {
+		return nil
+	}
 	if err := i.file.Node().CoFlush(co); err != nil {
 		return err
 	}
