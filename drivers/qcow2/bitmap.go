@@ -22,9 +22,8 @@ type bitmap struct {
 const (
 	bitmapInUse = 1 << iota
 	bitmapAuto
-	bitmapExtraCompatible
 
-	bitmapFlags = bitmapInUse | bitmapAuto | bitmapExtraCompatible
+	bitmapFlags = bitmapInUse | bitmapAuto
 )
 
 const (
@@ -57,6 +56,10 @@ func findBitmap(list []bitmap, name string) int {
 // loadBitmaps reads the directory of bitmaps. A node that is inactive does not
 // care what is wrong with it until somebody asks.
 func (i *image) loadBitmaps(co *aio.Co) error {
+	if i.hdr.staleBitmaps {
+		i.node.Complain("warning: a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent\n" +
+			"Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.")
+	}
 	i.bitmaps, i.directoryErr = i.readDirectory(co)
 	if !i.node.Active() {
 		return nil
@@ -106,12 +109,16 @@ func (i *image) readDirectory(co *aio.Co) ([]bitmap, error) {
 	if uint32(len(list)) != ext.count {
 		return nil, qerr.New("Less bitmaps found than specified in header extension")
 	}
+	if findBitmap(list, "") >= 0 {
+		// The reference shows it, but nobody could name it.
+		return nil, qerr.New("Bitmap '' doesn't satisfy the constraints")
+	}
 	return list, nil
 }
 
 func (i *image) validBitmap(b *bitmap, kind uint8) bool {
 	size := uint64(i.geo.clusterSize)
-	ok := b.tableSize != 0 && b.tableOffset != 0 && b.tableOffset%size == 0 && len(b.name) != 0 &&
+	ok := b.tableSize != 0 && b.tableOffset != 0 && b.tableOffset%size == 0 &&
 		len(b.name) <= maxBitmapName && uint64(b.tableSize) <= maxBitmapSize/size && b.flags&^bitmapFlags == 0 &&
 		b.granularity >= minBitmapGranularity && b.granularity <= maxBitmapGranularity && kind == bitmapTypeDirty
 	if !ok {

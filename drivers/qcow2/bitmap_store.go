@@ -27,7 +27,7 @@ func (i *image) storeBitmaps(co *aio.Co) error {
 		b, err := i.storeBitmap(co, d, list)
 		if err != nil {
 			i.freeBitmaps(co, written)
-			return qerr.Prepend(err, "Failed to store bitmap '"+d.Name()+"': ")
+			return err
 		}
 		written = append(written, b)
 		if n := findBitmap(list, b.name); n >= 0 {
