@@ -205,17 +205,17 @@ func (i *image) freeBitmapArea(at, bytes int64, reason freeReason) {
 }
 
 // CoCanStoreDirtyBitmap fails if the image has no room for one more bitmap, or
-// not for one like this. Those that the node has but the image does not yet
-// count as well.
+// not for one like this. Those count that the node has, be they stored already
+// or not.
 func (i *image) CoCanStoreDirtyBitmap(co *aio.Co, name string, granularity int64) error {
 	i.mu.lock(co)
 	defer i.mu.unlock()
 	if i.node.DirtyBitmap(name) != nil {
 		return qerr.New("Bitmap already exists: %s", name)
 	}
-	list := slices.Clone(i.bitmaps)
+	var list []bitmap
 	for _, b := range i.node.DirtyBitmaps() {
-		if b.Persistent() && findBitmap(i.bitmaps, b.Name()) < 0 {
+		if b.Persistent() {
 			list = append(list, bitmap{name: b.Name()})
 		}
 	}
