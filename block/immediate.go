@@ -21,11 +21,11 @@ func (n *Node) readsAtOnce(offset, bytes int64) bool {
 }
 
 // writesAtOnce is the same for writes. Zeroes, found or told, may take system
-// calls of any length; and a flush takes its time.
+// calls of any length; a flush takes its time, and so does compression.
 func (n *Node) writesAtOnce(offset, bytes int64, flags ReqFlags) bool {
 	must := ReqImmediate | flags&ReqFUA
 	return n.limits.WriteFlags&must == must && n.aligned(offset, bytes) &&
-		flags&reqZeroes == 0 && n.detectZeroes == DetectZeroesOff
+		flags&(reqZeroes|ReqCompressed) == 0 && n.detectZeroes == DetectZeroesOff
 }
 
 func (n *Node) aligned(offset, bytes int64) bool {

@@ -67,23 +67,27 @@ func measure(b *testing.B, n *block.Node, bytes int64, f func(co *aio.Co, i int,
 func BenchmarkInPlace(b *testing.B) {
 	for _, read := range []bool{true, false} {
 		name := map[bool]string{true: "read", false: "write"}[read]
-		do := func(n *block.Node, co *aio.Co, at int64, v block.Vec) error {
+		do := func(n *block.Node, co *aio.Co, at int64, v block.Vec, flags block.ReqFlags) error {
 			if read {
-				return n.CoPreadv(co, at, v, 0)
+				return n.CoPreadv(co, at, v, flags)
 			}
-			return n.CoPwritev(co, at, v, 0)
+			return n.CoPwritev(co, at, v, flags)
 		}
-		b.Run("random-4k-"+name, func(b *testing.B) {
-			n := benchImage(b, 16, true, "")
-			rng := rand.New(rand.NewPCG(1, 1))
-			measure(b, n, benchBlock, func(co *aio.Co, _ int, v block.Vec) error {
-				return do(n, co, rng.Int64N(benchSize/benchBlock)*benchBlock, v)
-			})
-		})
+		random := func(flags block.ReqFlags) func(*testing.B) {
+			return func(b *testing.B) {
+				n := benchImage(b, 16, true, "")
+				rng := rand.New(rand.NewPCG(1, 1))
+				measure(b, n, benchBlock, func(co *aio.Co, _ int, v block.Vec) error {
+					return do(n, co, rng.Int64N(benchSize/benchBlock)*benchBlock, v, flags)
+				})
+			}
+		}
+		b.Run("random-4k-"+name, random(0))
+		b.Run("random-4k-"+name+"-immediate", random(block.ReqImmediate))
 		b.Run("sequential-1M-"+name, func(b *testing.B) {
 			n := benchImage(b, 16, true, "")
 			measure(b, n, 1<<20, func(co *aio.Co, i int, v block.Vec) error {
-				return do(n, co, int64(i)%(benchSize>>20)<<20, v)
+				return do(n, co, int64(i)%(benchSize>>20)<<20, v, 0)
 			})
 		})
 	}

@@ -59,6 +59,9 @@ func (c *cache) touch(t *table) {
 	t.prev.next, c.lru.prev = t, t
 }
 
+// holds tells whether get would not have to read.
+func (c *cache) holds(offset int64) bool { return c.at[offset] != nil }
+
 // get returns the table at an offset of the file.
 func (c *cache) get(co *aio.Co, offset int64) (*table, error) {
 	if t := c.at[offset]; t != nil {

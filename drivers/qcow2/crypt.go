@@ -78,8 +78,8 @@ func (c *encryption) place(guest, host int64) int64 {
 }
 
 // readData reads clusters of the guest.
-func (i *image) readData(co *aio.Co, guest, host int64, v block.Vec) error {
-	err := i.data.CoPreadv(co, host, v, 0)
+func (i *image) readData(co *aio.Co, guest, host int64, v block.Vec, flags block.ReqFlags) error {
+	err := i.data.CoPreadv(co, host, v, flags)
 	if err == nil && i.crypt != nil {
 		i.crypt.DecryptVec(v, i.crypt.place(guest, host))
 	}
@@ -88,9 +88,9 @@ func (i *image) readData(co *aio.Co, guest, host int64, v block.Vec) error {
 
 // writeData writes clusters of the guest. What is encrypted is a copy, piece
 // by piece: the buffers of a write belong to the caller.
-func (i *image) writeData(co *aio.Co, guest, host int64, v block.Vec) error {
+func (i *image) writeData(co *aio.Co, guest, host int64, v block.Vec, flags block.ReqFlags) error {
 	if i.crypt == nil {
-		return i.data.CoPwritev(co, host, v, 0)
+		return i.data.CoPwritev(co, host, v, flags)
 	}
 	total := v.Len()
 	mem := i.getBuffer(min(total, 2*i.geo.clusterSize))
@@ -99,7 +99,7 @@ func (i *image) writeData(co *aio.Co, guest, host int64, v block.Vec) error {
 		b := (*mem)[:min(total-done, int64(len(*mem)))]
 		v.Slice(done, int64(len(b))).CopyTo(b)
 		i.crypt.Encrypt(b, i.crypt.place(guest+done, host+done))
-		if err := i.data.CoPwritev(co, host+done, block.Vec{b}, 0); err != nil {
+		if err := i.data.CoPwritev(co, host+done, block.Vec{b}, flags); err != nil {
 			return err
 		}
 		done += int64(len(b))

@@ -61,6 +61,11 @@ func (g *geometry) l2Index(offset int64) int {
 	return int(offset>>g.clusterBits) & (1<<g.l2Bits - 1)
 }
 
+// sliceFirst is the index of the first entry in the slice with an offset's.
+func (g *geometry) sliceFirst(offset int64) int {
+	return g.l2Index(offset) &^ (1<<g.sliceBits - 1)
+}
+
 func (g *geometry) inCluster(offset int64) int64 { return offset & (g.clusterSize - 1) }
 func (g *geometry) clusterStart(o int64) int64   { return o &^ (g.clusterSize - 1) }
 func (g *geometry) clusterEnd(o int64) int64     { return (o + g.clusterSize - 1) &^ (g.clusterSize - 1) }

@@ -154,10 +154,21 @@ func (i *image) modifying(co *aio.Co) error {
 	return i.clearStale(co)
 }
 
+// modifyingWaits tells whether modifying has something to do.
+func (i *image) modifyingWaits() bool { return i.unrepaired || i.unmarked || i.stale() != 0 }
+
+// stale are the features that are not kept up to date.
+func (i *image) stale() uint64 {
+	if i.geo.version < 3 {
+		return 0
+	}
+	return i.hdr.autoclear &^ (autoclearDataRaw | autoclearBitmaps)
+}
+
 // clearStale clears the features that are not kept up to date.
 func (i *image) clearStale(co *aio.Co) error {
-	stale := i.hdr.autoclear &^ (autoclearDataRaw | autoclearBitmaps)
-	if stale == 0 || i.geo.version < 3 {
+	stale := i.stale()
+	if stale == 0 {
 		return nil
 	}
 	b := make([]byte, 8)

@@ -42,7 +42,7 @@ func (i *image) sliceAt(co *aio.Co, offset int64) (slice, error) {
 }
 
 func (i *image) sliceOf(co *aio.Co, l2, offset int64) (slice, error) {
-	first := i.geo.l2Index(offset) &^ (1<<i.geo.sliceBits - 1)
+	first := i.geo.sliceFirst(offset)
 	t, err := i.l2.get(co, l2+int64(first)*i.geo.entrySize)
 	return slice{t, &i.geo, l2, first}, err
 }
@@ -141,19 +141,19 @@ func (i *image) lookupFor(co *aio.Co, offset, bytes int64, write bool) (extent, 
 
 // checkForRead refuses entries that cannot be.
 func (i *image) checkForRead(co *aio.Co, s slice, n int, m mapping, k kind, offset int64) error {
-	index := hex(int64(s.first + n))
+	index := func() string { return hex(int64(s.first + n)) }
 	switch {
 	case k == kindInvalid:
-		return i.corrupt(co, true, -1, -1, "Invalid cluster entry found  (L2 offset: %s, L2 index: %s)", hex(s.l2), index)
+		return i.corrupt(co, true, -1, -1, "Invalid cluster entry found  (L2 offset: %s, L2 index: %s)", hex(s.l2), index())
 	case k == kindCompressed && i.external():
 		return i.corrupt(co, true, -1, -1, "Compressed cluster entry found in image with external data file (L2 offset: %s, L2 index: %s)",
-			hex(s.l2), index)
+			hex(s.l2), index())
 	case k.placed() && i.geo.inCluster(m.host()) != 0:
 		return i.corrupt(co, true, -1, -1, "Cluster allocation offset %s unaligned (L2 offset: %s, L2 index: %s)",
-			hex(m.host()), hex(s.l2), index)
+			hex(m.host()), hex(s.l2), index())
 	case k.placed() && i.external() && m.host() != i.geo.clusterStart(offset):
 		return i.corrupt(co, true, -1, -1, "External data file host cluster offset %s does not match guest cluster offset: %s, L2 index: %s)",
-			hex(m.host()), hex(i.geo.clusterStart(offset)), index)
+			hex(m.host()), hex(i.geo.clusterStart(offset)), index())
 	}
 	return nil
 }

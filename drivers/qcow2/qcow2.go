@@ -276,11 +276,15 @@ func (i *image) CoGetLength(*aio.Co) (int64, error) {
 }
 
 // RefreshLimits: requests of any alignment are taken, unless sectors are
-// encrypted as a whole; zeroes and discards are
-// best whole.
+// encrypted as a whole, and at once, unless ciphers take their time; zeroes and
+// discards are best whole.
 func (i *image) RefreshLimits(l *block.Limits) error {
 	if i.crypt != nil {
 		l.RequestAlignment = crypto.SectorSize
+	} else {
+		below := i.data.Node().Limits()
+		l.ReadFlags |= below.ReadFlags & block.ReqImmediate
+		l.WriteFlags |= below.WriteFlags & block.ReqImmediate
 	}
 	l.PWriteZeroesAlignment = i.geo.subSize
 	l.PDiscardAlignment = i.geo.clusterSize

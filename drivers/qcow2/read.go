@@ -6,10 +6,11 @@ import (
 )
 
 // CoPreadv reads.
-func (i *image) CoPreadv(co *aio.Co, offset int64, v block.Vec, _ block.ReqFlags) error {
+func (i *image) CoPreadv(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
+	flags &= block.ReqImmediate
 	bytes := v.Len()
 	for done := int64(0); done < bytes; {
-		n, err := i.readExtent(co, offset+done, v, done, bytes-done)
+		n, err := i.readExtent(co, offset+done, v, done, bytes-done, flags)
 		if err != nil {
 			return err
 		}
@@ -19,8 +20,10 @@ func (i *image) CoPreadv(co *aio.Co, offset int64, v block.Vec, _ block.ReqFlags
 }
 
 // readExtent reads what is of one kind at an offset, into v from skip on.
-func (i *image) readExtent(co *aio.Co, offset int64, v block.Vec, skip, bytes int64) (int64, error) {
-	i.mu.lock(co)
+func (i *image) readExtent(co *aio.Co, offset int64, v block.Vec, skip, bytes int64, flags block.ReqFlags) (int64, error) {
+	if err := i.enter(co, offset, flags); err != nil {
+		return 0, err
+	}
 	e, err := i.lookup(co, offset, bytes)
 	epoch := i.frees.pin()
 	i.mu.unlock()
@@ -31,12 +34,15 @@ func (i *image) readExtent(co *aio.Co, offset int64, v block.Vec, skip, bytes in
 	v = v.Slice(skip, e.bytes)
 	switch e.kind {
 	case kindNormal:
-		return e.bytes, i.readData(co, offset, e.host, v)
+		return e.bytes, i.readData(co, offset, e.host, v, flags)
 	case kindCompressed:
+		if flags != 0 {
+			return 0, errWouldWait
+		}
 		return e.bytes, i.readCompressed(co, e.first.word, i.geo.inCluster(offset), v)
 	case kindUnallocated, kindReserved:
 		if b := i.node.Backing(); b != nil {
-			return e.bytes, b.CoPreadv(co, offset, v, 0)
+			return e.bytes, b.CoPreadv(co, offset, v, flags)
 		}
 	}
 	v.Zero()

@@ -86,9 +86,10 @@ func (i *image) CoPwritev(co *aio.Co, offset int64, v block.Vec, flags block.Req
 	if flags&block.ReqCompressed != 0 {
 		return i.writeCompressed(co, offset, v)
 	}
+	flags &= block.ReqImmediate
 	bytes := v.Len()
 	for done := int64(0); done < bytes; {
-		n, err := i.writePart(co, offset+done, v, done, bytes-done)
+		n, err := i.writePart(co, offset+done, v, done, bytes-done, flags)
 		if err != nil {
 			return err
 		}
@@ -98,9 +99,11 @@ func (i *image) CoPwritev(co *aio.Co, offset int64, v block.Vec, flags block.Req
 }
 
 // writePart writes as much as goes to one place, from v on from skip.
-func (i *image) writePart(co *aio.Co, offset int64, v block.Vec, skip, bytes int64) (int64, error) {
-	i.mu.lock(co)
-	host, n, err := i.inPlace(co, offset, bytes)
+func (i *image) writePart(co *aio.Co, offset int64, v block.Vec, skip, bytes int64, flags block.ReqFlags) (int64, error) {
+	if err := i.enter(co, offset, flags); err != nil {
+		return 0, err
+	}
+	host, n, err := i.inPlace(co, offset, bytes, flags)
 	if err != nil || n > 0 {
 		epoch := i.frees.pin()
 		i.mu.unlock()
@@ -108,7 +111,11 @@ func (i *image) writePart(co *aio.Co, offset int64, v block.Vec, skip, bytes int
 		if err != nil {
 			return 0, err
 		}
-		return n, i.writeData(co, offset, host, v.Slice(skip, n))
+		return n, i.writeData(co, offset, host, v.Slice(skip, n), flags)
+	}
+	if flags != 0 {
+		i.mu.unlock()
+		return 0, errWouldWait
 	}
 	a, n, err := i.allocate(co, offset, bytes)
 	i.mu.unlock()
@@ -128,8 +135,12 @@ func (i *image) writePart(co *aio.Co, offset int64, v block.Vec, skip, bytes int
 }
 
 // inPlace tells where the data at an offset can be overwritten: where a
-// cluster is ours alone. It waits for allocations in the way.
-func (i *image) inPlace(co *aio.Co, offset, bytes int64) (host, n int64, err error) {
+// cluster is ours alone. It waits for allocations in the way, or fails if the
+// request is immediate.
+func (i *image) inPlace(co *aio.Co, offset, bytes int64, flags block.ReqFlags) (host, n int64, err error) {
+	if flags != 0 && (i.modifyingWaits() || i.writes.conflict(offset, offset+1) != nil) {
+		return 0, 0, errWouldWait
+	}
 	if err := i.modifying(co); err != nil {
 		return 0, 0, err
 	}
@@ -299,7 +310,7 @@ func (i *image) writeAllocation(co *aio.Co, a *allocation, offset int64, v block
 	end := offset + v.Len()
 	host := a.host + a.from - a.start
 	if a.from == offset && a.to == end {
-		return i.writeData(co, offset, host, v)
+		return i.writeData(co, offset, host, v, 0)
 	}
 	if a.blank {
 		err := i.data.CoPwriteZeroes(co, host, a.to-a.from, block.ReqNoFallback)
@@ -323,7 +334,7 @@ func (i *image) writeAllocation(co *aio.Co, a *allocation, offset int64, v block
 	out = append(out, *head)
 	out = append(out, v...)
 	out = append(out, *tail)
-	return i.writeData(co, a.from, host, out)
+	return i.writeData(co, a.from, host, out, 0)
 }
 
 // readBefore reads what a guest sees in an area before it is written. The area
