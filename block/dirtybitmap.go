@@ -20,6 +20,8 @@ type DirtyBitmap struct {
 	mu       sync.Mutex
 	bits     *hbitmap.Bitmap
 	disabled bool
+	// successor records in its place while a job uses the bitmap.
+	successor *DirtyBitmap
 
 	busy         bool
 	persistent   bool
@@ -98,11 +100,11 @@ func (b *DirtyBitmap) ReadOnly() bool { return b.readOnly }
 // SetReadOnly says whether the image can be written to.
 func (b *DirtyBitmap) SetReadOnly(on bool) { b.readOnly = on }
 
-// Enabled tells whether writes are recorded.
+// Enabled tells whether writes are recorded, by the bitmap or its successor.
 func (b *DirtyBitmap) Enabled() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.disabled
+	return !b.disabled || b.successor != nil && b.successor.Enabled()
 }
 
 // SetEnabled begins or ends the recording.

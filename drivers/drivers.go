@@ -6,12 +6,14 @@ package drivers
 import (
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/drivers/blklogwrites"
+	"github.com/qmpblock/qmpblock/drivers/copybeforewrite"
 	"github.com/qmpblock/qmpblock/drivers/file"
 	"github.com/qmpblock/qmpblock/drivers/luks"
 	"github.com/qmpblock/qmpblock/drivers/nbd"
 	"github.com/qmpblock/qmpblock/drivers/null"
 	"github.com/qmpblock/qmpblock/drivers/qcow2"
 	"github.com/qmpblock/qmpblock/drivers/raw"
+	"github.com/qmpblock/qmpblock/drivers/snapshotaccess"
 )
 
 // All returns every driver. The list is the caller's.
@@ -27,5 +29,7 @@ func All() []*block.Driver {
 		qcow2.Driver(),
 		luks.Driver(),
 		blklogwrites.Driver(),
+		copybeforewrite.Driver(),
+		snapshotaccess.Driver(),
 	}
 }

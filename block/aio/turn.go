@@ -18,7 +18,13 @@ func lend(lender *Context) *turn { return &turn{lender, make(chan struct{})} }
 // given back or the next time its holder polls.
 func (c *Context) Start(l *Lock, op string, fn func(*Co), exit func(*Lock, *PanicError)) {
 	l.mustHold()
-	home, t := l.ctx, lend(l.ctx)
+	c.launch(l.ctx, op, fn, exit)
+}
+
+// launch starts a coroutine on a turn of home, which the caller has the right
+// to lend.
+func (c *Context) launch(home *Context, op string, fn func(*Co), exit func(*Lock, *PanicError)) {
+	t := lend(home)
 	c.coroutines.Add(1)
 	c.spawnedEver.Add(1)
 	go func() {

@@ -1,0 +1,408 @@
+package block
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/block/hbitmap"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// BlockCopy copies the data of one node to another one of the same length, a
+// cluster at most once: a bitmap says what is still to be copied. Several may
+// ask for copies at the same time (a job in the background, and writes for
+// whose sake old data is saved); an area is copied by one of them, and the
+// others wait for it.
+type BlockCopy struct {
+	source, target *Child
+	cluster        int64
+	// length is the source's when the copying began, in bytes.
+	length int64
+	// bits is what is to be copied and nobody is at. It is changed while mu is
+	// held, so that an area is always in bits, in tasks, or done with.
+	bits       *DirtyBitmap
+	writeFlags ReqFlags
+	opts       BlockCopyOptions
+
+	mu    sync.Mutex
+	tasks []*CopyTask
+	busy  int64 // bytes of all tasks
+}
+
+// BlockCopyOptions change while nothing is being copied.
+type BlockCopyOptions struct {
+	// SkipUnallocated leaves out what the source's backing file has.
+	SkipUnallocated bool
+	// DiscardSource discards in the source what was copied.
+	DiscardSource bool
+	// Compress writes compressed clusters.
+	Compress bool
+	// MaxChunk bounds a request, in bytes; 0: as it is best.
+	MaxChunk int64
+	// Progress hears of what is done; nil: nobody does.
+	Progress CopyProgress
+}
+
+// CopyProgress hears of bytes that were copied, and of how many are to be.
+type CopyProgress interface {
+	Add(n int64)
+	SetRemaining(n int64)
+}
+
+// copyChunk is how much is copied by one request unless clusters are larger,
+// in bytes (observed: transcript jobs/backup-speed-cancel).
+const copyChunk = 1 << 20
+
+// defaultCopyCluster is the least cluster if nobody demands a larger one, in
+// bytes.
+const defaultCopyCluster = 65536
+
+// maxCopyCluster is the largest that can be demanded; the reference aborts if it
+// is exceeded.
+const maxCopyCluster = 1 << 31
+
+// CopyError is a request that failed.
+type CopyError struct {
+	// Read says that it was on the source.
+	Read bool
+	Err  error
+}
+
+func (e *CopyError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the request's error.
+func (e *CopyError) Unwrap() error { return e.Err }
+
+// NewBlockCopy prepares to copy everything from one child of a node to another,
+// or what is dirty in only. minCluster is the least that is copied at once, in
+// bytes, a power of two or 0. The node's length must be known.
+func NewBlockCopy(l *aio.Lock, n *Node, source, target *Child, only *DirtyBitmap, minCluster uint64) (*BlockCopy, error) {
+	switch {
+	case minCluster > math.MaxInt64:
+		return nil, qerr.New("min-cluster-size too large: %d > %d", minCluster, int64(math.MaxInt64))
+	case minCluster&(minCluster-1) != 0:
+		return nil, qerr.New("min-cluster-size needs to be a power of 2")
+	case minCluster > maxCopyCluster:
+		return nil, qerr.New("min-cluster-size too large: %d > %d", minCluster, int64(maxCopyCluster))
+	}
+	cluster, err := copyCluster(l, target.node, max(int64(minCluster), defaultCopyCluster))
+	if err != nil {
+		return nil, err
+	}
+	bits, err := n.CreateDirtyBitmap(l, "", cluster)
+	if err != nil {
+		return nil, err
+	}
+	bits.SetEnabled(false)
+	c := &BlockCopy{source: source, target: target, cluster: cluster, bits: bits}
+	bits.Use(func(b *hbitmap.Bitmap) { c.length = b.Size() })
+	if only == nil {
+		c.bits.Use(func(b *hbitmap.Bitmap) { b.Set(0, c.length) })
+	} else if _, err := bits.Merge(only); err != nil {
+		return nil, qerr.Prepend(err, "Failed to merge bitmap '%s' to internal copy-bitmap: ", only.name)
+	}
+	if target.node.InChain(source.node) {
+		// Whoever reads the target sees the source where nothing was copied
+		// yet: reading and copying must not overtake each other.
+		c.writeFlags = ReqSerialising
+	}
+	return c, nil
+}
+
+// copyCluster is the length of what is copied at once: a part of a cluster of
+// the target would be completed by what its backing file has.
+func copyCluster(l *aio.Lock, target *Node, least int64) (int64, error) {
+	cow := target.SkipFilters().cow() != nil
+	info, err := target.GetInfo(l)
+	switch {
+	case err == nil:
+		return max(least, info.ClusterSize), nil
+	case errors.Is(err, syscall.ENOTSUP) && !cow:
+		target.Complain("warning: The target block device doesn't provide information about the block size "+
+			"and it doesn't have a backing file. The (default) block size of %d bytes is used. If the actual block size "+
+			"of the target exceeds this value, the backup may be unusable", least)
+		return least, nil
+	case cow:
+		return least, nil
+	}
+	return 0, qerr.Prepend(err, "Couldn't determine the cluster size of the target image, which has no backing file: ").
+		WithHint("Aborting, since this may create an unusable destination image\n")
+}
+
+// Configure changes the options.
+func (c *BlockCopy) Configure(o BlockCopyOptions) {
+	c.writeFlags &^= ReqCompressed
+	if o.Compress {
+		c.writeFlags |= ReqCompressed
+	}
+	c.opts = o
+	c.announce()
+}
+
+// DiscardsSource tells whether what was copied is discarded in the source.
+func (c *BlockCopy) DiscardsSource() bool { return c.opts.DiscardSource }
+
+// ClusterSize is the least that is copied at once, in bytes.
+func (c *BlockCopy) ClusterSize() int64 { return c.cluster }
+
+// Length is the length of the disk that is copied, in bytes.
+func (c *BlockCopy) Length() int64 { return c.length }
+
+// Bitmap is what is still to be copied.
+func (c *BlockCopy) Bitmap() *DirtyBitmap { return c.bits }
+
+// chunk is the longest task.
+func (c *BlockCopy) chunk() int64 {
+	n := max(c.cluster, copyChunk)
+	if c.writeFlags&ReqCompressed != 0 {
+		n = c.cluster
+	}
+	for _, limit := range []int64{c.source.node.limits.MaxTransfer, c.target.node.limits.MaxTransfer, c.opts.MaxChunk} {
+		if limit > 0 {
+			n = min(n, max(alignDown(limit, c.cluster), c.cluster))
+		}
+	}
+	return n
+}
+
+// CopyTask is the copying of one area.
+type CopyTask struct {
+	Offset, Bytes int64
+	done          chan struct{} // made when somebody waits
+}
+
+func (t *CopyTask) overlaps(offset, bytes int64) bool {
+	return t.Offset < offset+bytes && offset < t.Offset+t.Bytes
+}
+
+// Next begins with the first area to be copied from offset on, at most bytes
+// far; nil if there is none. The task must be run ([BlockCopy.Run]).
+func (c *BlockCopy) Next(offset, bytes int64) *CopyTask {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := &CopyTask{}
+	var found bool
+	limit := c.chunk()
+	c.bits.Use(func(b *hbitmap.Bitmap) {
+		if t.Offset, t.Bytes, found = b.NextArea(offset, bytes, limit); found {
+			b.Reset(t.Offset, t.Bytes)
+		}
+	})
+	if !found {
+		return nil
+	}
+	c.tasks = append(c.tasks, t)
+	c.busy += t.Bytes
+	return t
+}
+
+// shrink gives back what a task does not do.
+func (c *BlockCopy) shrink(t *CopyTask, bytes int64) {
+	if bytes >= t.Bytes {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bits.Use(func(b *hbitmap.Bitmap) { b.Set(t.Offset+bytes, t.Bytes-bytes) })
+	c.busy -= t.Bytes - bytes
+	t.Bytes = bytes
+	t.wake()
+}
+
+func (t *CopyTask) wake() {
+	if t.done != nil {
+		close(t.done)
+		t.done = nil
+	}
+}
+
+// end is the end of a task. If it failed its area is to be copied still.
+func (c *BlockCopy) end(t *CopyTask, failed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if failed {
+		c.bits.Use(func(b *hbitmap.Bitmap) { b.Set(t.Offset, t.Bytes) })
+	}
+	c.busy -= t.Bytes
+	c.tasks = slices.DeleteFunc(c.tasks, func(other *CopyTask) bool { return other == t })
+	c.announceLocked()
+	t.wake()
+}
+
+func (c *BlockCopy) announce() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.announceLocked()
+}
+
+func (c *BlockCopy) announceLocked() {
+	if c.opts.Progress != nil {
+		c.opts.Progress.SetRemaining(c.bits.Count() + c.busy)
+	}
+}
+
+// Wait waits for a task that overlaps an area, and tells whether there was one.
+func (c *BlockCopy) Wait(co *aio.Co, offset, bytes int64) bool {
+	c.mu.Lock()
+	for _, t := range c.tasks {
+		if t.overlaps(offset, bytes) {
+			if t.done == nil {
+				t.done = make(chan struct{})
+			}
+			done := t.done
+			c.mu.Unlock()
+			co.Yield(func() { <-done })
+			return true
+		}
+	}
+	c.mu.Unlock()
+	return false
+}
+
+// Copy returns when an area is copied, by itself or by somebody else. The area
+// is extended to clusters.
+func (c *BlockCopy) Copy(co *aio.Co, offset, bytes int64) error {
+	end := min(alignUp(offset+bytes, c.cluster), alignUp(c.length, c.cluster))
+	offset = alignDown(offset, c.cluster)
+	for {
+		for t := c.Next(offset, end-offset); t != nil; t = c.Next(offset, end-offset) {
+			if err := c.Run(co, t); err != nil {
+				return err
+			}
+		}
+		// Whoever is at a part of it may fail.
+		if !c.Wait(co, offset, end-offset) {
+			return nil
+		}
+	}
+}
+
+// Run does a task, or its beginning if what lies there is not all of one kind.
+func (c *BlockCopy) Run(co *aio.Co, t *CopyTask) error {
+	st := c.status(co, t)
+	c.shrink(t, st.Bytes)
+	if c.opts.SkipUnallocated && st.Flags&StatusAllocated == 0 {
+		c.end(t, false)
+		return nil
+	}
+	bytes := min(t.Bytes, c.length-t.Offset)
+	if err := c.transfer(co, t.Offset, bytes, st.Flags&StatusZero != 0); err != nil {
+		c.end(t, true)
+		return err
+	}
+	if c.opts.Progress != nil {
+		c.opts.Progress.Add(bytes)
+	}
+	c.end(t, false)
+	if c.opts.DiscardSource {
+		// The source has served; that it keeps its data is no failure.
+		_ = c.source.CoPdiscard(co, t.Offset, bytes)
+	}
+	return nil
+}
+
+// status tells what lies in the beginning of a task, in whole clusters. Where
+// it changes within a cluster, or is not known, it is data.
+func (c *BlockCopy) status(co *aio.Co, t *CopyTask) Status {
+	var base *Node
+	if c.opts.SkipUnallocated {
+		base = c.source.node.BackingOf()
+	}
+	st, _, err := c.source.node.CoBlockStatusAbove(co, base, false, true, t.Offset, min(t.Bytes, c.length-t.Offset))
+	if err == nil && t.Offset+st.Bytes >= c.length {
+		st.Bytes = alignUp(st.Bytes, c.cluster)
+	}
+	if err != nil || st.Bytes < c.cluster {
+		return Status{Flags: StatusAllocated | StatusData, Bytes: c.cluster}
+	}
+	st.Bytes = alignDown(st.Bytes, c.cluster)
+	return st
+}
+
+// transfer copies an area.
+func (c *BlockCopy) transfer(co *aio.Co, offset, bytes int64, zero bool) error {
+	if zero {
+		err := c.target.CoPwriteZeroes(co, offset, bytes, c.writeFlags&^ReqCompressed)
+		return copyError(err, false)
+	}
+	buf := getBuffer(bytes)
+	defer putBuffer(buf)
+	if err := c.source.CoPreadv(co, offset, Vec{buf.b}, 0); err != nil {
+		return copyError(err, true)
+	}
+	return copyError(c.target.CoPwritev(co, offset, Vec{buf.b}, c.writeFlags), false)
+}
+
+func copyError(err error, read bool) error {
+	if err == nil {
+		return nil
+	}
+	return &CopyError{read, err}
+}
+
+// SkipUnallocated takes the unallocated beginning of an area out of what is to
+// be copied. It returns how far it came, in bytes, and whether it was
+// unallocated.
+func (c *BlockCopy) SkipUnallocated(co *aio.Co, offset int64) (bytes int64, skipped bool, err error) {
+	n := c.source.node
+	allocated, bytes, err := c.allocated(co, n, offset)
+	if err != nil || allocated {
+		return bytes, false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bits.Use(func(b *hbitmap.Bitmap) { b.Reset(offset, bytes) })
+	c.announceLocked()
+	return bytes, true, nil
+}
+
+// allocated tells whether the node over its backing file decides what is read
+// at offset, and for how many bytes, in whole clusters. A cluster is allocated
+// if a part of it is.
+func (c *BlockCopy) allocated(co *aio.Co, n *Node, offset int64) (bool, int64, error) {
+	base := n.BackingOf()
+	var clear int64 // unallocated bytes so far
+	for at := offset; at < c.length; {
+		depth, bytes, err := n.CoIsAllocatedAbove(co, base, false, at, c.length-at)
+		if err != nil {
+			return false, 0, err
+		}
+		end := at + bytes
+		switch {
+		case bytes == 0:
+			return false, alignUp(c.length, c.cluster) - offset, nil
+		case depth > 0 && clear < c.cluster:
+			return true, alignUp(end-offset, c.cluster), nil
+		case depth > 0:
+			return false, alignDown(clear, c.cluster), nil
+		}
+		at, clear = end, end-offset
+	}
+	return false, alignUp(c.length, c.cluster) - offset, nil
+}
+
+// Forget takes an area out of what is to be copied, as far as it is whole
+// clusters.
+func (c *BlockCopy) Forget(offset, bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bits.Use(func(b *hbitmap.Bitmap) { b.Reset(offset, bytes) })
+	c.announceLocked()
+}
+
+// BlockCopier is a node that copies; see [Node.BlockCopy].
+type BlockCopier interface {
+	BlockCopy() *BlockCopy
+}
+
+// BlockCopy returns how the node copies, nil if it does not.
+func (n *Node) BlockCopy() *BlockCopy {
+	if c, ok := n.instance.(BlockCopier); ok {
+		return c.BlockCopy()
+	}
+	return nil
+}
