@@ -13,23 +13,6 @@ import (
 // the reference.
 const maxSnapshotName = 255
 
-// rootNode finds a node that is no part of another one.
-func (i *Instance) rootNode(name string) (*block.Node, error) {
-	n, err := i.graph.Lookup(name, name)
-	if err != nil {
-		return nil, err
-	}
-	part := false
-	n.Parents(func(c *block.Child) bool {
-		part = c.ParentNode() != nil
-		return !part
-	})
-	if part && !n.MonitorOwned() {
-		return nil, qerr.New("Need a root block node")
-	}
-	return n, nil
-}
-
 // snapshotsOf lists the snapshots in an image that can have some.
 func snapshotsOf(l *aio.Lock, n *block.Node) (block.Snapshotter, []block.SnapshotInfo, error) {
 	s, ok := n.Instance().(block.Snapshotter)
@@ -42,16 +25,41 @@ func snapshotsOf(l *aio.Lock, n *block.Node) (block.Snapshotter, []block.Snapsho
 	return s, list, err
 }
 
+// snapshotNode is the node whose image holds the snapshots of another one: of
+// those that only pass data on it is the one below.
+func snapshotNode(n *block.Node) *block.Node {
+	for {
+		_, able := n.Instance().(block.Snapshotter)
+		below := n.PrimaryChild()
+		if able || below == nil || len(n.Children()) > 1 {
+			return n
+		}
+		n = below.Node()
+	}
+}
+
 func (i *Instance) blockdevSnapshotInternal(l *aio.Lock, a *schema.BlockdevSnapshotInternal) error {
-	n, err := i.rootNode(a.Device)
+	return i.transact(l, internalSnapshotAction{a})
+}
+
+// internalSnapshotAction takes a snapshot within an image.
+type internalSnapshotAction struct{ *schema.BlockdevSnapshotInternal }
+
+func (a internalSnapshotAction) prepare(l *aio.Lock, t *transaction) error {
+	top, err := t.graph.LookupRoot(a.Device)
 	if err != nil {
 		return err
 	}
-	if n.ReadOnly() {
+	t.drain(l, top)
+	if err := top.CheckBlocked(block.BlockOpInternalSnapshot); err != nil {
+		return err
+	}
+	if top.ReadOnly() {
 		return qerr.New("Device '%s' is read only", a.Device)
 	}
+	n := snapshotNode(top)
 	if _, ok := n.Instance().(block.Snapshotter); !ok {
-		return qerr.New("Block format '%s' used by device '%s' does not support internal snapshots", n.Driver().Name, a.Device)
+		return qerr.New("Block format '%s' used by device '%s' does not support internal snapshots", top.Driver().Name, a.Device)
 	}
 	if a.Name == "" {
 		return qerr.New("Name is empty")
@@ -60,49 +68,79 @@ func (i *Instance) blockdevSnapshotInternal(l *aio.Lock, a *schema.BlockdevSnaps
 	if err != nil {
 		return err
 	}
-	for _, have := range list {
-		if have.Name == a.Name {
-			return qerr.New("Snapshot with name '%s' already exists on device '%s'", a.Name, a.Device)
-		}
+	if findSnapshot(list, nil, &a.Name) != nil {
+		return qerr.New("Snapshot with name '%s' already exists on device '%s'", a.Name, a.Device)
 	}
-	now := time.Now()
-	info := block.SnapshotInfo{
-		Name: a.Name[:min(len(a.Name), maxSnapshotName)], DateSec: uint32(now.Unix()), DateNsec: uint32(now.Nanosecond() / 1000 * 1000),
-		VMClockNsec: uint64(now.UnixNano()), Icount: 1<<64 - 1,
-	}
-	n.DrainedBegin(l)
-	defer n.DrainedEnd()
 	_, err = aio.Mixed(l, n.Context(), "snapshot_create", func(co *aio.Co) (struct{}, error) {
-		return struct{}{}, s.CoSnapshotCreate(co, info)
+		return struct{}{}, s.CoSnapshotCreate(co, newSnapshot(a.Name))
 	})
 	if err != nil {
 		return qerr.Prepend(err, "Failed to create snapshot '%s' on device '%s': ", a.Name, a.Device)
+	}
+	t.onAbort(func(l *aio.Lock) { dropSnapshot(l, n, list) })
+	return nil
+}
+
+func newSnapshot(name string) block.SnapshotInfo {
+	now := time.Now()
+	return block.SnapshotInfo{
+		Name: name[:min(len(name), maxSnapshotName)], DateSec: uint32(now.Unix()), DateNsec: uint32(now.Nanosecond() / 1000 * 1000),
+		VMClockNsec: uint64(now.UnixNano()), Icount: 1<<64 - 1,
+	}
+}
+
+// dropSnapshot deletes what is not in the list of before. If the image cannot
+// be written to any more, it stays for the user to delete.
+func dropSnapshot(l *aio.Lock, n *block.Node, before []block.SnapshotInfo) {
+	s, list, err := snapshotsOf(l, n)
+	if err != nil {
+		return
+	}
+	for _, have := range list {
+		if findSnapshot(before, &have.ID, nil) == nil {
+			_ = deleteSnapshot(l, n, s, have.ID)
+		}
+	}
+}
+
+func deleteSnapshot(l *aio.Lock, n *block.Node, s block.Snapshotter, id string) error {
+	_, err := aio.Mixed(l, n.Context(), "snapshot_delete", func(co *aio.Co) (struct{}, error) {
+		return struct{}{}, s.CoSnapshotDelete(co, id)
+	})
+	return err
+}
+
+// findSnapshot finds one by its ID, or its name, or both.
+func findSnapshot(list []block.SnapshotInfo, id, name *string) *block.SnapshotInfo {
+	for k := range list {
+		have := &list[k]
+		if (id == nil || *id == have.ID) && (name == nil || *name == have.Name) {
+			return have
+		}
 	}
 	return nil
 }
 
 func (i *Instance) blockdevSnapshotDeleteInternal(l *aio.Lock, a *schema.BlockdevSnapshotDeleteInternalSyncArguments) (*schema.SnapshotInfo, error) {
-	n, err := i.rootNode(a.Device)
+	top, err := i.graph.LookupRoot(a.Device)
 	if err != nil {
+		return nil, err
+	}
+	if err := top.CheckBlocked(block.BlockOpInternalSnapshotDelete); err != nil {
 		return nil, err
 	}
 	if a.Id == nil && a.Name == nil {
 		return nil, qerr.New("Name or id must be provided")
 	}
+	n := snapshotNode(top)
 	s, list, err := snapshotsOf(l, n)
 	if err != nil {
 		return nil, err
 	}
-	for _, have := range list {
-		if a.Id != nil && *a.Id != have.ID || a.Name != nil && *a.Name != have.Name {
-			continue
-		}
-		n.DrainedBegin(l)
-		defer n.DrainedEnd()
-		_, err := aio.Mixed(l, n.Context(), "snapshot_delete", func(co *aio.Co) (struct{}, error) {
-			return struct{}{}, s.CoSnapshotDelete(co, have.ID)
-		})
-		return snapshotInfo(have), err
+	if have := findSnapshot(list, a.Id, a.Name); have != nil {
+		top.DrainedBegin(l)
+		defer top.DrainedEnd()
+		return snapshotInfo(*have), deleteSnapshot(l, n, s, have.ID)
 	}
 	return nil, qerr.New("Snapshot with id '%s' and name '%s' does not exist on device '%s'", orNull(a.Id), orNull(a.Name), a.Device)
 }

@@ -120,6 +120,8 @@ func actionOf(a *schema.TransactionAction) transactionAction {
 		}
 	case *schema.BlockdevSnapshotWrapper:
 		return snapshotAction{&v.Data}
+	case *schema.BlockdevSnapshotInternalWrapper:
+		return internalSnapshotAction{&v.Data}
 	case *schema.BlockdevSnapshotSyncWrapper:
 		return snapshotSyncAction{&v.Data}
 	}

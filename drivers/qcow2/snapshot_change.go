@@ -172,7 +172,7 @@ func (i *image) copyL1(co *aio.Co, s *snapshot) error {
 	if err != nil {
 		return err
 	}
-	raw := block.AlignedMemory(int(clusters << i.geo.clusterBits))
+	raw := block.AlignedMemory(len(i.l1) * 8)
 	for n, e := range i.l1 {
 		be.PutUint64(raw[n*8:], e&^flagCopied)
 	}
@@ -193,9 +193,7 @@ func (i *image) writeSnapshots(co *aio.Co, list []snapshot) error {
 		if at, _, err = i.alloc(co, clusters, true, "snapshot table"); err != nil {
 			return err
 		}
-		padded := block.AlignedMemory(int(clusters << i.geo.clusterBits))
-		copy(padded, raw)
-		if err := i.writeMeta(co, at, padded, overlapNone); err != nil {
+		if err := i.writeMeta(co, at, raw, overlapNone); err != nil {
 			return err
 		}
 	}
