@@ -21,6 +21,7 @@ type ReopenState struct {
 	forceShare        bool
 	detectZeroes      DetectZeroes
 	prepared          bool
+	forgotten         bool // no options were given
 	replaced          []replacedChild
 }
 
@@ -138,8 +139,11 @@ func (q *reopenQueue) addChild(st *ReopenState, c *Child, keep bool) error {
 		}
 		return q.addInline(st, c, explicit.Clone(), explicit, true)
 	case inherits && !isRef && c.name != optBacking:
-		// It would be left without any options (observed with data-file).
-		return qerr.New("Option '%s' cannot be reset to its default value", optDriver)
+		// It is left without any options, which is a mistake of its own that
+		// comes after those of the parent (observed with data-file).
+		err := q.addInline(st, c, NewOptions(), NewOptions(), false)
+		q.states[c.node].forgotten = true
+		return err
 	}
 	return nil
 }
@@ -287,6 +291,9 @@ func (q *reopenQueue) commit() {
 // prepare lets the driver check the new options; nothing changes yet.
 func (q *reopenQueue) prepare(st *ReopenState) error {
 	n := st.Node
+	if st.forgotten {
+		return qerr.New("Option '%s' cannot be reset to its default value", optDriver)
+	}
 	driver := st.options.GetString(optDriver)
 	st.Options = st.options.Clone()
 	share, givenShare := st.Options.Get(optForceShare)

@@ -78,6 +78,7 @@ var commands = []func(*rand.Rand) (string, object){
 	blockdevAdd, blockdevAdd, blockdevAdd, blockdevAdd, blockdevDel, blockdevDel, blockdevReopen, blockdevReopen,
 	setActive, resize, resize, threshold, query, query, query, setIOThread,
 	serverStart, serverStart, serverStart, serverStop, exportAdd, exportAdd, exportAdd, exportAdd, exportDel, serverAdd, serverRemove,
+	bitmap, bitmap, snapshot, snapshotSync, changeBackingFile, transaction, transaction,
 	objectAdd, objectDel, qomList, qomGet, qomSet, chardevAdd, chardevRemove, chardevChange, ringbufWrite, ringbufRead, unknown,
 }
 
@@ -247,6 +248,77 @@ func serverRemove(r *rand.Rand) (string, object) {
 	o := object{{"name", export(r)}}
 	o.sometimes(r, 2, "mode", pick(r, "safe", "hard"))
 	return "nbd-server-remove", o
+}
+
+func bitmapName(r *rand.Rand) string { return pick(r, "b0", "b1", "b2", "b0", "nope", "") }
+
+// bitmap makes a command about dirty bitmaps.
+func bitmap(r *rand.Rand) (string, object) {
+	kind := pick(r, "add", "add", "remove", "clear", "enable", "disable", "merge")
+	return "block-dirty-bitmap-" + kind, bitmapArguments(r, kind)
+}
+
+func bitmapArguments(r *rand.Rand, kind string) object {
+	if kind == "merge" {
+		// The reference dies of an empty list.
+		sources := list{bitmapName(r)}
+		for r.IntN(3) == 0 {
+			sources = append(sources, pick[any](r, bitmapName(r), object{{"node", node(r)}, {"name", bitmapName(r)}}))
+		}
+		return object{{"node", node(r)}, {"target", bitmapName(r)}, {"bitmaps", fixed{sources}}}
+	}
+	o := object{{"node", node(r)}, {"name", bitmapName(r)}}
+	if kind == "add" {
+		o.sometimes(r, 4, "granularity", pick[any](r, 512, 4096, 65536, 3, 1<<31))
+		o.sometimes(r, 8, "persistent", r.IntN(2) == 0)
+		o.sometimes(r, 4, "disabled", r.IntN(2) == 0)
+	}
+	return o
+}
+
+func snapshot(r *rand.Rand) (string, object) {
+	return "blockdev-snapshot", object{{"node", node(r)}, {"overlay", node(r)}}
+}
+
+func snapshotSync(r *rand.Rand) (string, object) {
+	o := object{{"snapshot-file", pick(r, "s0.q", "s1.q", "s0.q", "missing/s", "a.raw")}}
+	if r.IntN(10) > 0 {
+		o = append(o, member{"node-name", node(r)})
+	}
+	o.sometimes(r, 10, "device", node(r))
+	if r.IntN(10) > 0 {
+		o = append(o, member{"snapshot-node-name", pick(r, "n3", "n4", "n5", "1x")})
+	}
+	o.sometimes(r, 6, "format", pick(r, "qcow2", "raw", "file", "null-co", "nope"))
+	o.sometimes(r, 3, "mode", pick(r, "existing", "absolute-paths"))
+	return "blockdev-snapshot-sync", o
+}
+
+func changeBackingFile(r *rand.Rand) (string, object) {
+	return "change-backing-file", object{{"device", node(r)}, {"image-node-name", node(r)}, {"backing-file", pick(r, "a.raw", "x", "")}}
+}
+
+// transaction leaves out what the reference dies of: enabling a bitmap that is
+// not there.
+func transaction(r *rand.Rand) (string, object) {
+	var actions list
+	for range 1 + r.IntN(4) {
+		kind := pick(r, "add", "add", "remove", "clear", "disable", "merge")
+		action := object{{"type", fixed{"block-dirty-bitmap-" + kind}}, {"data", bitmapArguments(r, kind)}}
+		switch r.IntN(8) {
+		case 0:
+			action = object{{"type", "abort"}, {"data", object{}}}
+		case 1, 2:
+			name, arguments := pick(r, snapshot, snapshotSync)(r)
+			action = object{{"type", fixed{name}}, {"data", arguments}}
+		}
+		actions = append(actions, action)
+	}
+	o := object{{"actions", actions}}
+	if r.IntN(8) == 0 {
+		o = append(o, member{"properties", object{{"completion-mode", pick(r, "individual", "grouped")}}})
+	}
+	return "transaction", o
 }
 
 func identifier(r *rand.Rand) string { return pick(r, "io0", "s0", "s1", "nope", "1x") }
