@@ -63,8 +63,6 @@ type parentList struct {
 	counts [permBits]permCount
 }
 
-func (p *parentList) add(c *Child) { p.addBefore(c, p.head) }
-
 // addBefore puts an edge into the list before another one, nil for the end:
 // where it was before a change that is undone.
 func (p *parentList) addBefore(c, next *Child) {

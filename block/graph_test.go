@@ -340,15 +340,3 @@ func change(rt *rapid.T, w *block.Write, node func() *block.Node) error {
 	}
 	return w.ReplaceNode(c.Node(), node())
 }
-
-func reaches(from, to *block.Node) bool {
-	if from == to {
-		return true
-	}
-	for _, c := range from.Children() {
-		if reaches(c.Node(), to) {
-			return true
-		}
-	}
-	return false
-}

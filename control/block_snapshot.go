@@ -43,7 +43,9 @@ func (i *Instance) blockdevSnapshotInternal(l *aio.Lock, a *schema.BlockdevSnaps
 }
 
 // internalSnapshotAction takes a snapshot within an image.
-type internalSnapshotAction struct{ *schema.BlockdevSnapshotInternal }
+type internalSnapshotAction struct {
+	*schema.BlockdevSnapshotInternal
+}
 
 func (a internalSnapshotAction) prepare(l *aio.Lock, t *transaction) error {
 	top, err := t.graph.LookupRoot(a.Device)
