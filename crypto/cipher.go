@@ -5,8 +5,8 @@ import (
 	"crypto/cipher"
 
 	"github.com/aead/serpent"
-	"golang.org/x/crypto/cast5"
-	"golang.org/x/crypto/twofish"
+	"golang.org/x/crypto/cast5"   //lint:ignore SA1019 There are volumes that use it.
+	"golang.org/x/crypto/twofish" //lint:ignore SA1019 as above
 
 	"github.com/qmpblock/qmpblock/qerr"
 )

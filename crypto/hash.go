@@ -8,7 +8,7 @@ import (
 	"hash"
 
 	"github.com/emmansun/gmsm/sm3"
-	"golang.org/x/crypto/ripemd160"
+	"golang.org/x/crypto/ripemd160" //lint:ignore SA1019 There are volumes that use it.
 
 	"github.com/qmpblock/qmpblock/qerr"
 )

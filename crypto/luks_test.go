@@ -114,7 +114,7 @@ func TestSuites(t *testing.T) {
 			if got := l.Info(); got.CipherAlg != o.CipherAlg || got.CipherMode != o.CipherMode || got.IVGenAlg != o.IVGenAlg {
 				t.Errorf("got %+v", got)
 			}
-			plain := pattern(300 << 10)
+			plain := pattern(2*parallelSize + 3*SectorSize)
 			b := bytes.Clone(plain)
 			v.Encrypt(b, 7*SectorSize)
 			same := bytes.Clone(plain[SectorSize : 2*SectorSize])
