@@ -1,6 +1,7 @@
 package qcow2
 
 import (
+	"errors"
 	"slices"
 	"syscall"
 
@@ -126,21 +127,19 @@ func (i *image) removeExtension(co *aio.Co, cluster []byte, at, end int64) error
 // its own header, then that header, which was the end marker.
 func (i *image) insertExtension(co *aio.Co, cluster []byte, at int64, e bitmapsExtension) error {
 	end := at + 2*extHeaderSize + extBitmapsSize
-	if err := i.clearArea(co, cluster, end); err != nil {
-		return i.rewriteExtensions(co, cluster, e)
+	err := i.clearArea(co, cluster, end)
+	if errors.Is(err, syscall.ENOSPC) {
+		// The header is nearly full: all of it is written anew, at once.
+		return i.updateHeader(co, func(h *header) { h.keepBitmaps(e) })
+	}
+	if err != nil {
+		return err
 	}
 	behind := append(e.format(), make([]byte, extHeaderSize)...)
 	if err := i.writeDurably(co, at+extHeaderSize, behind); err != nil {
 		return err
 	}
-	return i.writeDurably(co, at, extensionHeader(extBitmaps, extBitmapsSize))
-}
-
-func extensionHeader(kind, size uint32) []byte {
-	b := make([]byte, extHeaderSize)
-	be.PutUint32(b, kind)
-	be.PutUint32(b[4:], size)
-	return b
+	return i.writeDurably(co, at, appendExtension(nil, extBitmaps, e.format())[:extHeaderSize])
 }
 
 // clearArea makes room for extensions up to end: the backing file's name moves
@@ -167,47 +166,5 @@ func (i *image) clearArea(co *aio.Co, cluster []byte, end int64) error {
 		return err
 	}
 	h.backingOffset = uint64(to)
-	return nil
-}
-
-// rewriteExtensions is for headers that are nearly full: everything behind the
-// fixed part is written anew, at once, without the names of features if there is
-// no other way.
-func (i *image) rewriteExtensions(co *aio.Co, cluster []byte, e bitmapsExtension) error {
-	h := i.hdr
-	name := cluster[h.backingOffset : h.backingOffset+uint64(h.backingSize)]
-	if h.backingOffset == 0 {
-		name = nil
-	}
-	area := func(names bool) []byte {
-		var b []byte
-		for _, x := range append(slices.Clone(h.extensions), extension{extBitmaps, e.format()}) {
-			if x.kind == extFeatureNames && !names {
-				continue
-			}
-			b = append(b, extensionHeader(x.kind, uint32(len(x.data)))...)
-			b = append(b, x.data...)
-			b = append(b, make([]byte, -len(x.data)&7)...)
-		}
-		return append(b, make([]byte, extHeaderSize)...)
-	}
-	b := area(true)
-	if int64(h.length)+int64(len(b)+len(name)) > i.geo.clusterSize {
-		b = area(false)
-	}
-	end := int64(h.length) + int64(len(b))
-	if end+int64(len(name)) > i.geo.clusterSize {
-		return qerr.From(syscall.ENOSPC)
-	}
-	head := slices.Concat(cluster[:h.length], b, name)
-	if name != nil {
-		be.PutUint64(head[offsetBacking:], uint64(end))
-	}
-	if err := i.writeDurably(co, 0, head); err != nil {
-		return err
-	}
-	if name != nil {
-		h.backingOffset = uint64(end)
-	}
 	return nil
 }
