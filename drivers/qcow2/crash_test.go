@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -21,6 +22,8 @@ import (
 type tape struct {
 	mu     sync.Mutex
 	events []event
+	// flushFailed says that a flush was made to fail.
+	flushFailed atomic.Bool
 }
 
 // event is a write to a disk, a change of its length (no data), or a flush.
@@ -29,6 +32,13 @@ type event struct {
 	offset int64
 	data   []byte
 	flush  bool
+}
+
+// endsFlushed tells whether everything on the tape is durable.
+func (t *tape) endsFlushed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.events) > 0 && t.events[len(t.events)-1].flush
 }
 
 func (t *tape) add(e event) int {
@@ -112,6 +122,7 @@ func (d *tapedDisk) CoPdiscard(_ *aio.Co, offset, bytes int64) error {
 
 func (d *tapedDisk) CoFlush(*aio.Co) error {
 	if err := d.failing(); err != nil {
+		d.tape.flushFailed.Store(true)
 		return err
 	}
 	d.tape.add(event{disk: d.name, flush: true})
