@@ -267,6 +267,7 @@ func TestNbdkit(t *testing.T) {
 		"simple":    {"--no-sr", "memory", "4M"},
 		"newstyle":  {"--mask-handshake=0", "memory", "4M"},
 		"serial":    {"--filter=noparallel", "memory", "4M"},
+		"retry":     {"--filter=retry", "memory", "4M"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -19,7 +19,7 @@ import (
 // Limits of waiting. They are long because a machine may be busy; nothing that
 // works comes near them.
 const (
-	replyLimit = 10 * time.Second
+	replyLimit = 30 * time.Second
 	startLimit = 20 * time.Second
 	shellLimit = 60 * time.Second
 )
