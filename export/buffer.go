@@ -40,10 +40,9 @@ func (b *buffer) free() { bufferPools[b.class].Put(b) }
 // data is the memory behind the headroom.
 func (b *buffer) data(size uint64) []byte { return b.mem[headroom : headroom+size : headroom+size] }
 
-// prefixed is the data from offset on, with header in front of it. The header
-// overwrites what is there: the headroom, or data that is out already.
-func (b *buffer) prefixed(header []byte, offset, size uint64) []byte {
-	start := headroom + offset - uint64(len(header))
+// prefixed is the data with header in front of it, in the headroom.
+func (b *buffer) prefixed(header []byte, size uint64) []byte {
+	start := headroom - len(header)
 	copy(b.mem[start:], header)
-	return b.mem[start : headroom+offset+size]
+	return b.mem[start : headroom+size]
 }

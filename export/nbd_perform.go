@@ -16,13 +16,9 @@ const maxImmediate = 256 << 10
 // immediate carries the request out if that needs no waiting: most reads and
 // writes go no further than to the page cache. False: it is for the workers.
 func (r *request) immediate() bool {
-	n := r.client.export
-	switch {
-	case r.Command == nbd.CmdRead && n.immediateReads, r.Command == nbd.CmdWrite && n.immediateWrites:
-	default:
-		return false
-	}
-	if r.Length > maxImmediate {
+	e := r.client.export
+	worthIt := r.Command == nbd.CmdRead && e.immediateReads || r.Command == nbd.CmdWrite && e.immediateWrites
+	if !worthIt || r.Length > maxImmediate {
 		return false
 	}
 	r.flags = block.ReqImmediate

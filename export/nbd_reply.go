@@ -19,7 +19,7 @@ func (r *request) answer() {
 	case r.sparse():
 		r.answerExtents()
 	case r.Command == nbd.CmdBlockStatus:
-		r.answerStatus()
+		r.add(r.status)
 	case r.Command == nbd.CmdRead && mode >= nbd.Structured:
 		r.answerData()
 	case mode == nbd.Extended:
@@ -37,7 +37,7 @@ func (r *request) add(part []byte) { r.reply = append(r.reply, part) }
 func (r *request) answerSimple(code uint32) {
 	r.head = nbd.AppendSimpleReply(r.head, r.Cookie, code)
 	if code == 0 && r.Command == nbd.CmdRead && r.Length > 0 {
-		r.add(r.data.prefixed(r.head, 0, r.Length))
+		r.add(r.data.prefixed(r.head, r.Length))
 		return
 	}
 	r.add(r.head)
@@ -65,7 +65,7 @@ func (r *request) answerData() {
 	}
 	r.chunk(nbd.ReplyOffsetData, nbd.ReplyDone, 8+r.Length)
 	r.head = binary.BigEndian.AppendUint64(r.head, r.Offset)
-	r.add(r.data.prefixed(r.head, 0, r.Length))
+	r.add(r.data.prefixed(r.head, r.Length))
 }
 
 // maxChunkHeader is the most that a chunk of a read has before its data, in
@@ -102,15 +102,9 @@ func (r *request) answerExtents() {
 // front of the data.
 func (r *request) addPrefixed(header []byte, offset, size uint64) {
 	if offset == 0 {
-		r.add(r.data.prefixed(header, offset, size))
+		r.add(r.data.prefixed(header, size))
 		return
 	}
 	r.add(header)
 	r.add(r.data.data(r.Length)[offset : offset+size])
-}
-
-// answerStatus has a chunk for each context.
-func (r *request) answerStatus() {
-	r.head = append(r.head, r.status...)
-	r.add(r.head)
 }
