@@ -5,6 +5,7 @@ import (
 
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/crypto"
 	"github.com/qmpblock/qmpblock/qerr"
 )
 
@@ -49,6 +50,10 @@ type newImage struct {
 	// backing: there is a backing file, whose name may be empty.
 	backing                    bool
 	backingFile, backingFormat string
+	// crypt is the encryption method, and secret the id of the one for it, once
+	// the image is encrypted.
+	crypt  uint32
+	secret string
 }
 
 // create makes an image in three steps, as the reference does: an empty one is
@@ -262,6 +267,10 @@ func (n *newImage) options() *block.Options {
 	if n.data != nil {
 		o.Set(optDataFile, block.StringOpt(n.data.Name()))
 	}
+	if n.crypt != cryptNone {
+		o.Set(optEncryptFormat, block.StringOpt(cryptNames[n.crypt]))
+		o.Set(optEncryptSecret, block.StringOpt(n.secret))
+	}
 	return o
 }
 
@@ -296,7 +305,13 @@ func (n *newImage) complete(co *aio.Co) error {
 			return qerr.Prepend(err, "Could not assign backing file '"+n.backingFile+"' with format '"+format+"': ")
 		}
 	}
-	return n.refuseEncryption()
+	if err := n.encrypt(co, i); err != nil {
+		return err
+	}
+	if err := i.writeAll(co); err != nil {
+		return err
+	}
+	return b.CoFlush(co)
 }
 
 // maxLength is the greatest number that is a length at all.
@@ -306,6 +321,14 @@ func (n *newImage) nameDataFile(h *header) {
 	if n.data != nil {
 		h.dataFile, h.hasDataFileName = n.data.Filename(), true
 	}
+}
+
+// writeAll writes what has changed; closing the image would not tell of a
+// failure.
+func (i *image) writeAll(co *aio.Co) error {
+	i.mu.lock(co)
+	defer i.mu.unlock()
+	return i.markClean(co)
 }
 
 // changeHeader is updateHeader for who does not hold the mutex.
@@ -333,17 +356,45 @@ func (n *newImage) settle(co *aio.Co) error {
 	return b.CoFlush(co)
 }
 
-// refuseEncryption refuses to encrypt a new image.
-func (n *newImage) refuseEncryption() error {
-	o := n.args.Options
-	if !o.Has(optEncryptFormat) {
+// encrypt makes the encryption that the options ask for. From then on they are
+// those with which the image can be opened.
+func (n *newImage) encrypt(co *aio.Co, i *image) error {
+	o := n.args.Options.Sub(optEncrypt, true)
+	if o.Len() == 0 {
 		return nil
 	}
-	if !o.Has(optEncryptSecret) {
-		return qerr.New("Parameter '%s' is required for cipher", optEncryptSecret)
-	}
-	if _, err := n.args.Graph().Secret(o.GetString(optEncryptSecret)); err != nil {
+	n.secret, n.crypt = o.GetString("key-secret"), cryptLUKS
+	if o.GetString("format") != cryptNames[cryptLUKS] {
+		n.crypt = cryptAES
+		if _, err := crypto.OpenQCow(n.secret, optEncrypt+".", n.args.Graph().Secret); err != nil {
+			return err
+		}
+	} else if err := n.writeLUKS(co, i, o); err != nil {
 		return err
 	}
-	return qerr.New("Encrypted qcow2 images cannot be created")
+	return i.changeHeader(co, func(h *header) {
+		h.cryptMethod = n.crypt
+		h.haveCrypto = n.crypt == cryptLUKS
+	})
+}
+
+// writeLUKS writes a LUKS header to clusters of its own.
+func (n *newImage) writeLUKS(co *aio.Co, i *image, o *block.Options) error {
+	options, err := crypto.TakeCreateOptions(o, optEncrypt+".")
+	if err != nil {
+		return err
+	}
+	_, _, err = crypto.CreateLUKS(options, n.args.Graph().Secret, func(size int64) (crypto.Storage, error) {
+		co.LeaveTurn()
+		i.mu.lock(co)
+		defer i.mu.unlock()
+		clusters := i.geo.clusters(size)
+		at, _, err := i.alloc(co, clusters, true, "encryption header")
+		if err != nil {
+			return nil, err
+		}
+		i.hdr.cryptoOffset, i.hdr.cryptoLength = uint64(at), uint64(size)
+		return cryptHeader{co, i}, i.file.CoPwritev(co, at, block.Vec{block.AlignedMemory(int(clusters << i.geo.clusterBits))}, 0)
+	})
+	return err
 }

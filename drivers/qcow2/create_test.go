@@ -306,3 +306,61 @@ func TestPreallocateCrash(t *testing.T) {
 		}
 	}
 }
+
+// New images can be encrypted: the reference reads what is written to them, and
+// finds nothing wrong with them.
+func TestCreateEncrypted(t *testing.T) {
+	t.Parallel()
+	tool(t, "qemu-img")
+	for format, options := range map[string]string{
+		"luks": `{"format":"luks","key-secret":"s0","iter-time":10}`,
+		"aes":  `{"format":"qcow","key-secret":"s0"}`,
+	} {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := filepath.Join(dir, "image")
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b := cryptBench(t, false)
+			err := makeImage(t, b, fmt.Sprintf(`{"driver":"qcow2","file":{"driver":"file","filename":%q},"size":%d,"encrypt":%s}`, path, cryptSize, options))
+			if err != nil {
+				t.Fatal(err)
+			}
+			model := make([]byte, cryptSize)
+			blk := b.Use(b.Add(cryptNode(path, format, "s0")))
+			scribble(t, blk, model, 8)
+			b.Drop(blk)
+			b.Delete("q")
+			if err := os.WriteFile(filepath.Join(dir, "model"), model, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			opts := "driver=qcow2,encrypt.key-secret=s0,file.driver=file,file.filename=" + path
+			img(t, dir, "compare", "--object", "secret,id=s0,data=hunter2", "--image-opts", opts, "driver=raw,file.driver=file,file.filename=model")
+			img(t, dir, "check", "--object", "secret,id=s0,data=hunter2", "--image-opts", opts)
+		})
+	}
+}
+
+// Without its secret nothing is encrypted.
+func TestCreateEncryptedErrors(t *testing.T) {
+	t.Parallel()
+	for options, want := range map[string]string{
+		`{"format":"luks"}`:                                              "Parameter 'encrypt.key-secret' is required for cipher",
+		`{"format":"qcow"}`:                                              "Parameter 'encrypt.key-secret' is required for cipher",
+		`{"format":"luks","key-secret":"none"}`:                          "No secret with id 'none'",
+		`{"format":"qcow","key-secret":"none"}`:                          "No secret with id 'none'",
+		`{"format":"luks","key-secret":"s0"},"size":1152921504606846976`: "Could not resize image: Failed to grow the L1 table: File too large",
+	} {
+		b := drivertest.NewWith(t, block.Config{
+			Drivers: []*block.Driver{qcow2.Driver(), taped(&tape{}, map[string][]byte{"": nil}, nil)}, Secret: cryptSecret,
+		})
+		b.Add(`{"driver":"taped","node-name":"f"}`)
+		err := makeImage(t, b, `{"driver":"qcow2","file":"f","encrypt":`+options+`}`)
+		if err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", options, err, want)
+		}
+		b.Delete("f")
+	}
+}

@@ -79,12 +79,15 @@ func (h *header) appendExtensions(b []byte) []byte {
 	if h.hasDataFileName {
 		b = appendExtension(b, extDataFile, []byte(h.dataFile))
 	}
+	if h.haveCrypto {
+		b = appendExtension(b, extCrypto, be.AppendUint64(be.AppendUint64(nil, h.cryptoOffset), h.cryptoLength))
+	}
 	if h.version >= 3 && h.clusterSize() >= minNamedCluster {
 		b = appendExtension(b, extFeatureNames, featureNames())
 	}
 	for _, e := range h.extensions {
 		switch e.kind {
-		case extBackingFormat, extDataFile, extFeatureNames:
+		case extBackingFormat, extCrypto, extDataFile, extFeatureNames:
 		default:
 			b = appendExtension(b, e.kind, e.data)
 		}
