@@ -212,9 +212,6 @@ func (h *history) resize() {
 	if err != nil && strings.Contains(h.path, "v2-backing") && err.Error() == "Failed to zero out new clusters: Operation not supported" {
 		return // the format cannot hide the backing file
 	}
-	if err != nil && mode >= block.PreallocFalloc && err.Error() == "Failed to resize underlying file: Cannot use preallocation for shrinking files" {
-		return // what was freed at the file's end is still there
-	}
 	h.must(err)
 	if old := int64(len(h.want)); size <= old {
 		h.want = h.want[:size]

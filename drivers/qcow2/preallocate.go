@@ -149,10 +149,11 @@ func (i *image) reserve(co *aio.Co, from, to int64, mode block.PreallocMode) (in
 }
 
 // allocateFile makes the file longer in the given mode. It may be long enough:
-// its last clusters are free, and are cleared.
+// its last clusters are free, and are cleared. Only where an image is made that
+// is refused, as in the reference, which frees the ends of files at once.
 func (i *image) allocateFile(co *aio.Co, end int64, mode block.PreallocMode) error {
 	length, err := i.file.Node().CoGetLength(co)
-	if err == nil && length < end {
+	if err == nil && (length < end || i.unfinished) {
 		err = i.file.CoTruncate(co, end, false, mode, 0)
 	}
 	if err != nil {
