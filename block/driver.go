@@ -193,6 +193,10 @@ type (
 	BackingFileChanger interface {
 		CoChangeBackingFile(co *aio.Co, b ImageBacking) error
 	}
+	// Prefetcher copies an area to where reading it is cheap, and reads nothing.
+	Prefetcher interface {
+		CoPrefetch(co *aio.Co, offset, bytes int64) error
+	}
 	// SnapshotLister lists the snapshots within an image.
 	SnapshotLister interface {
 		Snapshots(co *aio.Co) []SnapshotInfo
@@ -328,8 +332,6 @@ const (
 	ReqZeroWrite
 	// ReqCompressed: write compressed clusters.
 	ReqCompressed
-	// ReqPrefetch: read only to fill caches; no buffer is given.
-	ReqPrefetch
 	// ReqImmediate: fail with EAGAIN rather than wait for the medium or for
 	// another request, see [Limits.ReadFlags]. Part of it may have been done.
 	ReqImmediate

@@ -28,6 +28,9 @@ func (n *Node) Filename() string {
 // describeData computes name and options afresh: both depend on everything
 // below the node.
 func (n *Node) describeData() name {
+	if f := n.filtered(); n.implicit && f != nil {
+		return f.node.describeData()
+	}
 	full, tree := NewOptions(), &optNode{}
 	strong := n.gatherStrong(full)
 	for _, e := range full.entries {
@@ -96,10 +99,11 @@ func (n *Node) refresherFor() FilenameRefresher {
 // BackingFilename is the name of the backing file as clients see it, "" if
 // there is none.
 func (n *Node) BackingFilename() string {
-	if n.backing == nil {
+	c := n.cow()
+	if c == nil {
 		return ""
 	}
-	return n.backing.node.Filename()
+	return c.node.Filename()
 }
 
 // BackingDepth is the number of images that show through the node, one behind

@@ -1,6 +1,8 @@
 package block
 
 import (
+	"slices"
+
 	"github.com/qmpblock/qmpblock/block/aio"
 )
 
@@ -50,7 +52,6 @@ func (g *Graph) NewHolding(holder Holder) *Holding {
 
 // Add holds a node; it fails if the permissions do not allow it.
 func (h *Holding) Add(l *aio.Lock, n *Node, name string, perm, shared Perm) error {
-	n.graph.DrainAll(l)
 	return n.graph.Write(l, "hold "+n.name, func(w *Write) error {
 		c := &Child{name: name, role: RoleFilter, owner: h, perm: perm, shared: shared}
 		n.ref()
@@ -78,6 +79,21 @@ func (h *Holding) Clear(l *aio.Lock) {
 			h.edges = h.edges[1:]
 			return w.DetachChild(c)
 		})
+	}
+}
+
+// Remove lets go of one node, for which nobody is drained.
+func (h *Holding) Remove(l *aio.Lock, n *Node) {
+	for i, c := range h.edges {
+		if c.node != n {
+			continue
+		}
+		// Giving up permissions cannot fail.
+		_ = h.graph.Write(l, "let go of "+n.name, func(w *Write) error {
+			h.edges = slices.Delete(slices.Clone(h.edges), i, i+1)
+			return w.DetachChild(c)
+		})
+		return
 	}
 }
 

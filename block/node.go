@@ -29,7 +29,9 @@ type Node struct {
 	detectZeroes DetectZeroes
 	forceShare   bool
 	monitorOwned bool
-	refs         int
+	// implicit: users do not know of the node, which shows what it filters.
+	implicit bool
+	refs     int
 	// inheritsFrom is the parent from which an inline child got its options.
 	inheritsFrom *Node
 

@@ -64,6 +64,7 @@ type openRequest struct {
 	role      Role
 	depth     int  // of images one behind the other
 	fromImage bool // the image named it, nobody else
+	trusted   bool // the driver is given, and nobody looks at the file
 }
 
 // openNode opens a node, or finds the one that a reference names. The caller
@@ -138,6 +139,12 @@ func (g *Graph) openWithOptions(l *aio.Lock, n *Node, r *openRequest) error {
 		if err := a.openFileFirst(r.filename); err != nil {
 			return err
 		}
+		if a.file != nil && !r.trusted {
+			// The reference takes the file by a backend to look at it, and
+			// lets go.
+			g.DrainAll(l)
+			g.DrainAll(l)
+		}
 	}
 	if drv == nil {
 		if n.drv, err = g.probe(l, a.file); err != nil {
@@ -206,9 +213,6 @@ func (a *OpenArgs) openFileFirst(filename string) error {
 		return err
 	}
 	a.file = n
-	// The reference takes the file by a backend to look at it, and lets go.
-	a.Node.graph.DrainAll(a.Lock)
-	a.Node.graph.DrainAll(a.Lock)
 	return nil
 }
 

@@ -1,6 +1,8 @@
 package block
 
 import (
+	"strings"
+
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/qjson"
@@ -152,8 +154,12 @@ func (q *reopenQueue) addChild(st *ReopenState, c *Child, keep bool) error {
 // which may be others than those it was opened with.
 func nameChildren(n *Node, options *Options) {
 	for _, name := range []string{optBacking, optFile} {
+		c := n.Child(name)
+		if c == nil {
+			options.Sub(name, true)
+		}
 		ref, ok := options.Get(name)
-		switch c := n.Child(name); {
+		switch {
 		case !ok || ref.Kind() != qjson.String && c == nil:
 		case c == nil:
 			options.Delete(name)
@@ -358,8 +364,12 @@ func isMutable(d *Driver, key string) bool {
 	return false
 }
 
-// isChildOption tells whether a key belongs to a child, not to the driver.
+// isChildOption tells whether a key belongs to a child, not to the driver. The
+// backing file may be gone meanwhile.
 func isChildOption(n *Node, key string) bool {
+	if n.drv.SupportsBacking && (key == optBacking || strings.HasPrefix(key, optBacking+".")) {
+		return true
+	}
 	for _, c := range n.children {
 		if key == c.name || len(key) > len(c.name) && key[:len(c.name)] == c.name && key[len(c.name)] == '.' {
 			return true
@@ -373,6 +383,9 @@ func isChildOption(n *Node, key string) bool {
 func (q *reopenQueue) findReplaced(st *ReopenState) error {
 	for _, name := range []string{optBacking, optFile} {
 		ref, ok := st.Options.Get(name)
+		if c := st.Node.Child(name); ok && c != nil && c.node.implicit && ref.String() != c.node.name {
+			return qerr.New("Cannot replace implicit %s child of %s", name, st.Node.name)
+		}
 		if ok && ref.Kind() == qjson.Null && name == optBacking && st.Node.drv.SupportsBacking {
 			st.Options.Delete(name)
 			if c := st.Node.Child(name); c != nil {

@@ -152,6 +152,7 @@ func (i *Instance) register() {
 	i.registerTransaction(t)
 	i.registerJobs(t)
 	i.registerBlockJobs(t)
+	i.registerBlockJobStream(t)
 	i.registerBlockCreate(t)
 	i.registerBlockExport(t)
 	i.registerQOM(t)

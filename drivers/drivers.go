@@ -7,6 +7,7 @@ import (
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/drivers/blklogwrites"
 	"github.com/qmpblock/qmpblock/drivers/copybeforewrite"
+	"github.com/qmpblock/qmpblock/drivers/copyonread"
 	"github.com/qmpblock/qmpblock/drivers/file"
 	"github.com/qmpblock/qmpblock/drivers/luks"
 	"github.com/qmpblock/qmpblock/drivers/nbd"
@@ -31,5 +32,6 @@ func All() []*block.Driver {
 		blklogwrites.Driver(),
 		copybeforewrite.Driver(),
 		snapshotaccess.Driver(),
+		copyonread.Driver(),
 	}
 }

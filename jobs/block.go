@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"slices"
 	"time"
 
 	"github.com/qmpblock/qmpblock/block"
@@ -17,6 +18,9 @@ type BlockJob struct {
 	blocker *block.Blocker
 	// nodes are those it holds, the main one first.
 	nodes []*block.Node
+
+	// keeps: it holds them until it is dismissed.
+	keeps bool
 
 	speed    int64
 	limiter  Limiter
@@ -69,6 +73,9 @@ type BlockParams struct {
 	Perm, Shared block.Perm
 	// Speed is a limit in bytes a second, 0 for none.
 	Speed int64
+	// KeepNodes makes the job hold its nodes until it is dismissed, and not only
+	// until it is concluded.
+	KeepNodes bool
 }
 
 // CreateBlock makes a block job in state created. If something is wrong with
@@ -81,11 +88,13 @@ func (s *Set) CreateBlock(l *aio.Lock, k Kind, p BlockParams) (*BlockJob, error)
 	b := &BlockJob{
 		Job:     j,
 		graph:   p.Graph,
+		keeps:   p.KeepNodes,
 		blocker: &block.Blocker{Reason: "block device is in use by block job: " + string(k.Type())},
 	}
 	j.block = b
 	b.holding = p.Graph.NewHolding(holder{b})
-	if err := b.AddNode(l, "main node", p.Node, p.Perm, p.Shared); err != nil {
+	p.Graph.DrainAll(l)
+	if err := b.addNode(l, "main node", p.Node, p.Perm, p.Shared); err != nil {
 		j.GiveUp(l)
 		return nil, err
 	}
@@ -101,6 +110,13 @@ func (s *Set) CreateBlock(l *aio.Lock, k Kind, p BlockParams) (*BlockJob, error)
 // AddNode makes the job hold one more node, which other operations are kept
 // away from.
 func (b *BlockJob) AddNode(l *aio.Lock, name string, n *block.Node, perm, shared block.Perm) error {
+	b.graph.DrainAll(l)
+	return b.addNode(l, name, n, perm, shared)
+}
+
+// addNode is AddNode without a drained section of the graph: stream and commit
+// jobs take the nodes of their chain all at once (observed: own/jobs/stream-graph).
+func (b *BlockJob) addNode(l *aio.Lock, name string, n *block.Node, perm, shared block.Perm) error {
 	if err := b.holding.Add(l, n, name, perm, shared); err != nil {
 		return err
 	}
@@ -121,8 +137,19 @@ func (b *BlockJob) ReleaseNodes(l *aio.Lock) {
 	b.holding.Clear(l)
 }
 
+// releaseNode lets go of one node.
+func (b *BlockJob) releaseNode(l *aio.Lock, n *block.Node) {
+	n.UnblockAll(b.blocker)
+	b.nodes = slices.DeleteFunc(b.nodes, func(held *block.Node) bool { return held == n })
+	b.holding.Remove(l, n)
+}
+
 // close ends what a block job has besides a job.
 func (b *BlockJob) close(l *aio.Lock) {
+	for b.keeps && len(b.nodes) > 0 {
+		b.graph.DrainAll(l)
+		b.releaseNode(l, b.nodes[len(b.nodes)-1])
+	}
 	b.ReleaseNodes(l)
 	b.holding.Close(l)
 }
@@ -155,10 +182,17 @@ func (b *BlockJob) SetSpeed(l *aio.Lock, speed int64) error {
 }
 
 // Throttle waits as long as the speed demands after n bytes more were worked
-// on, or only until the next turn.
+// on, or only until the next turn. Pauses do not make it shorter.
 func (b *BlockJob) Throttle(co *aio.Co, n int64) {
-	b.takeTurn(co)
-	b.Sleep(co, b.limiter.Delay(n, time.Now()))
+	for !b.Cancelled() {
+		b.takeTurn(co)
+		wait := b.limiter.Delay(n, time.Now())
+		b.Sleep(co, wait)
+		if wait <= 0 {
+			return
+		}
+		n = 0
+	}
 }
 
 // Change changes what options says of the job's kind.

@@ -395,6 +395,7 @@ func TestSpeedAndChange(t *testing.T) {
 		t.Errorf("changed to %v, speed %d", k.changed, b.Speed())
 	}
 	w.check(b.SetSpeed(w.l, 0), "")
+	b.Wake(w.l) // from the throttle
 	b.Wake(w.l)
 	w.expect("j created, j running, j waiting, j pending, j commit, j clean, j COMPLETED <nil>, j concluded, j null")
 	w.check(b.SetSpeed(w.l, 0), "Job 'j' in state 'null' cannot accept command verb 'set-speed'")

@@ -10,7 +10,10 @@ import (
 
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/drivers/copyonread"
+	"github.com/qmpblock/qmpblock/drivers/file"
 	"github.com/qmpblock/qmpblock/drivers/null"
+	"github.com/qmpblock/qmpblock/drivers/qcow2"
 	"github.com/qmpblock/qmpblock/drivers/raw"
 	"github.com/qmpblock/qmpblock/qjson"
 )
@@ -30,7 +33,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, graph: block.New(block.Config{Drivers: []*block.Driver{null.Co(), raw.Driver()}})}
+	w := &world{t: t, graph: block.New(block.Config{Drivers: []*block.Driver{null.Co(), raw.Driver(), file.Driver(), qcow2.Driver(), copyonread.Driver()}})}
 	w.set = NewSet(Config{
 		Main:     w.graph.Main(),
 		Changed:  func(id string, s Status) { w.note("%s %s", id, s) },

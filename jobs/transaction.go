@@ -138,7 +138,7 @@ func (j *Job) conclude(l *aio.Lock) {
 	if c, ok := j.kind.(Cleaner); ok {
 		c.Clean(l, j)
 	}
-	if j.block != nil {
+	if j.block != nil && !j.block.keeps {
 		j.block.ReleaseNodes(l)
 	}
 	if j.started {
@@ -170,11 +170,14 @@ func (j *Job) announce(tell func(*BlockJob)) {
 
 // vanish ends the job's last state.
 func (j *Job) vanish(l *aio.Lock) {
-	if j.block != nil {
+	if j.block != nil && !j.block.keeps {
 		j.block.close(l)
 	}
 	j.transition(Null)
 	j.set.forget(j)
+	if j.block != nil && j.block.keeps {
+		j.block.close(l)
+	}
 	if f, ok := j.kind.(Freer); ok {
 		f.Free(l, j)
 	}

@@ -3132,8 +3132,39 @@ func (x *ChangeBackingFileArguments) decodeMembers(d *decoder) bool {
 		required(d, "backing-file", &x.BackingFile, readString)
 }
 
+func (x *BlockCommitArguments) decodeMembers(d *decoder) bool {
+	return optional(d, "job-id", &x.JobId, readString) &&
+		required(d, "device", &x.Device, readString) &&
+		optional(d, "base-node", &x.BaseNode, readString) &&
+		optional(d, "base", &x.Base, readString) &&
+		optional(d, "top-node", &x.TopNode, readString) &&
+		optional(d, "top", &x.Top, readString) &&
+		optional(d, "backing-file", &x.BackingFile, readString) &&
+		(d.version < V9_0 || optional(d, "backing-mask-protocol", &x.BackingMaskProtocol, readBool)) &&
+		optional(d, "speed", &x.Speed, readInt64) &&
+		optional(d, "on-error", &x.OnError, readEnum[BlockdevOnError]) &&
+		optional(d, "filter-node-name", &x.FilterNodeName, readString) &&
+		optional(d, "auto-finalize", &x.AutoFinalize, readBool) &&
+		optional(d, "auto-dismiss", &x.AutoDismiss, readBool)
+}
+
 func (x *QueryNamedBlockNodesArguments) decodeMembers(d *decoder) bool {
 	return optional(d, "flat", &x.Flat, readBool)
+}
+
+func (x *BlockStreamArguments) decodeMembers(d *decoder) bool {
+	return optional(d, "job-id", &x.JobId, readString) &&
+		required(d, "device", &x.Device, readString) &&
+		optional(d, "base", &x.Base, readString) &&
+		optional(d, "base-node", &x.BaseNode, readString) &&
+		optional(d, "backing-file", &x.BackingFile, readString) &&
+		(d.version < V9_0 || optional(d, "backing-mask-protocol", &x.BackingMaskProtocol, readBool)) &&
+		optional(d, "bottom", &x.Bottom, readString) &&
+		optional(d, "speed", &x.Speed, readInt64) &&
+		optional(d, "on-error", &x.OnError, readEnum[BlockdevOnError]) &&
+		optional(d, "filter-node-name", &x.FilterNodeName, readString) &&
+		optional(d, "auto-finalize", &x.AutoFinalize, readBool) &&
+		optional(d, "auto-dismiss", &x.AutoDismiss, readBool)
 }
 
 func (x *BlockJobSetSpeedArguments) decodeMembers(d *decoder) bool {

@@ -6845,6 +6845,51 @@ func (x *ChangeBackingFileArguments) appendJSON(dst []byte, _ Version) []byte {
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *BlockCommitArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockCommitArguments) appendJSON(dst []byte, version Version) []byte {
+	dst = append(dst, '{')
+	if x.AutoFinalize != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"auto-finalize": `), *x.AutoFinalize)
+	}
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	if x.TopNode != nil {
+		dst = appendString(appendKey(dst, `"top-node": `), *x.TopNode)
+	}
+	if x.AutoDismiss != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"auto-dismiss": `), *x.AutoDismiss)
+	}
+	if x.FilterNodeName != nil {
+		dst = appendString(appendKey(dst, `"filter-node-name": `), *x.FilterNodeName)
+	}
+	if version >= V9_0 && x.BackingMaskProtocol != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"backing-mask-protocol": `), *x.BackingMaskProtocol)
+	}
+	if x.Speed != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"speed": `), *x.Speed)
+	}
+	if x.BaseNode != nil {
+		dst = appendString(appendKey(dst, `"base-node": `), *x.BaseNode)
+	}
+	if x.Base != nil {
+		dst = appendString(appendKey(dst, `"base": `), *x.Base)
+	}
+	if x.BackingFile != nil {
+		dst = appendString(appendKey(dst, `"backing-file": `), *x.BackingFile)
+	}
+	if x.OnError != nil {
+		dst = appendEnum(appendKey(dst, `"on-error": `), *x.OnError)
+	}
+	if x.JobId != nil {
+		dst = appendString(appendKey(dst, `"job-id": `), *x.JobId)
+	}
+	if x.Top != nil {
+		dst = appendString(appendKey(dst, `"top": `), *x.Top)
+	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *QueryNamedBlockNodesArguments) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }
@@ -6853,6 +6898,48 @@ func (x *QueryNamedBlockNodesArguments) appendJSON(dst []byte, _ Version) []byte
 	dst = append(dst, '{')
 	if x.Flat != nil {
 		dst = qjson.AppendBool(appendKey(dst, `"flat": `), *x.Flat)
+	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
+func (x *BlockStreamArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *BlockStreamArguments) appendJSON(dst []byte, version Version) []byte {
+	dst = append(dst, '{')
+	if x.AutoFinalize != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"auto-finalize": `), *x.AutoFinalize)
+	}
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	if x.AutoDismiss != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"auto-dismiss": `), *x.AutoDismiss)
+	}
+	if x.FilterNodeName != nil {
+		dst = appendString(appendKey(dst, `"filter-node-name": `), *x.FilterNodeName)
+	}
+	if version >= V9_0 && x.BackingMaskProtocol != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"backing-mask-protocol": `), *x.BackingMaskProtocol)
+	}
+	if x.Speed != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"speed": `), *x.Speed)
+	}
+	if x.BaseNode != nil {
+		dst = appendString(appendKey(dst, `"base-node": `), *x.BaseNode)
+	}
+	if x.Base != nil {
+		dst = appendString(appendKey(dst, `"base": `), *x.Base)
+	}
+	if x.BackingFile != nil {
+		dst = appendString(appendKey(dst, `"backing-file": `), *x.BackingFile)
+	}
+	if x.OnError != nil {
+		dst = appendEnum(appendKey(dst, `"on-error": `), *x.OnError)
+	}
+	if x.JobId != nil {
+		dst = appendString(appendKey(dst, `"job-id": `), *x.JobId)
+	}
+	if x.Bottom != nil {
+		dst = appendString(appendKey(dst, `"bottom": `), *x.Bottom)
 	}
 	return append(dst, '}')
 }

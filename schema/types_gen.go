@@ -4328,11 +4328,76 @@ type ChangeBackingFileArguments struct {
 	BackingFile string
 }
 
+// BlockCommitArguments are the arguments of [Table.BlockCommit].
+type BlockCommitArguments struct {
+	// The job's name (default: that of the device) (since 2.7).
+	JobId *string
+	// The node or device at the top of the chain.
+	Device string
+	// The node that gets the data (default: the end of the chain) (since 3.1).
+	BaseNode *string
+	// The same by the name of its file.
+	Base *string
+	// The highest node whose data goes down (default: the device); if somebody
+	// writes to it the job has to be completed (since 3.1).
+	TopNode *string
+	// The same by the name of its file.
+	Top *string
+	// What the image over the top says of its backing file from then on
+	// (default: the name of the base) (since 2.1).
+	BackingFile *string
+	// It says raw where the base is no image but a protocol (default: false)
+	// (since 9.0).
+	BackingMaskProtocol *bool
+	// Bytes a second, 0 for no limit (default: 0).
+	Speed *int64
+	// What is done about a request that fails; ignore tries again (default:
+	// report) (since 5.0).
+	OnError *BlockdevOnError
+	// Name for the filter that the job puts over the top (since 2.9).
+	FilterNodeName *string
+	// The job takes its last step by itself (default: true) (since 3.1).
+	AutoFinalize *bool
+	// The job is forgotten by itself (default: true) (since 3.1).
+	AutoDismiss *bool
+}
+
 // QueryNamedBlockNodesArguments are the arguments of
 // [Table.QueryNamedBlockNodes].
 type QueryNamedBlockNodesArguments struct {
 	// Leave out the images behind images (default: false) (since 5.0).
 	Flat *bool
+}
+
+// BlockStreamArguments are the arguments of [Table.BlockStream].
+type BlockStreamArguments struct {
+	// The job's name (default: that of the device) (since 2.7).
+	JobId *string
+	// The node or device that gets the data.
+	Device string
+	// The image below those, by the name of its file; not together with
+	// base-node or bottom (default: there is none, all data is copied).
+	Base *string
+	// The same by its node (since 2.8).
+	BaseNode *string
+	// What the image says of its backing file from then on (default: the name
+	// of the base) (since 2.1).
+	BackingFile *string
+	// It says raw where the base is no image but a protocol (default: false)
+	// (since 9.0).
+	BackingMaskProtocol *bool
+	// The last node whose data is copied, no filter (since 6.0).
+	Bottom *string
+	// Bytes a second, 0 for no limit (default: 0).
+	Speed *int64
+	// What is done about a request that fails (default: report) (since 1.3).
+	OnError *BlockdevOnError
+	// Name for the filter that the job puts over the image (since 6.0).
+	FilterNodeName *string
+	// The job takes its last step by itself (default: true) (since 3.1).
+	AutoFinalize *bool
+	// The job is forgotten by itself (default: true) (since 3.1).
+	AutoDismiss *bool
 }
 
 // BlockJobSetSpeedArguments are the arguments of [Table.BlockJobSetSpeed].

@@ -1,0 +1,54 @@
+package block
+
+import (
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// InsertFilter opens a filter and makes it stand over a node, in whose place it
+// serves the node's users. The options name the node as its file; if they do not
+// name the filter it is implicit. The caller gets a reference to it.
+func (g *Graph) InsertFilter(l *aio.Lock, options *Options, below *Node) (*Node, error) {
+	implicit := !options.Has(optNodeName)
+	options.setRootDefaults()
+	g.DrainAll(l)
+	filter, err := g.openNode(l, &openRequest{options: options, flags: FlagRDWR, trusted: true})
+	if err != nil {
+		return nil, qerr.Prepend(err, "Could not create node: ")
+	}
+	filter.implicit = implicit
+	if err := g.ReplaceNode(l, below, filter); err != nil {
+		g.Unref(l, filter)
+		return nil, err
+	}
+	return filter, nil
+}
+
+// Internal is a filter that the block layer's own users put into the graph.
+type Internal struct {
+	Driver *Driver
+	// Name is the node's name, which must be free; "": it gets one.
+	Name string
+	// Flags are those it is open with.
+	Flags Flags
+}
+
+// OpenInternal opens a node whose driver nobody can name, without children. The
+// caller gets a reference to it.
+func (g *Graph) OpenInternal(l *aio.Lock, f Internal) (*Node, error) {
+	o := NewOptions()
+	o.Set(optDriver, StringOpt(f.Driver.Name))
+	if f.Name != "" {
+		o.Set(optNodeName, StringOpt(f.Name))
+	}
+	n := &Node{graph: g, refs: 1, flags: f.Flags, drv: f.Driver, options: o, explicit: o.Clone(), implicit: f.Name == ""}
+	n.ctx.Store(g.main)
+	left := o.Clone()
+	left.Delete(optDriver)
+	if err := g.openDriver(&OpenArgs{Lock: l, Node: n, Options: left, Flags: f.Flags}); err != nil {
+		n.refs = 0
+		g.closeNode(l, n)
+		return nil, err
+	}
+	return n, nil
+}

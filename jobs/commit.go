@@ -1,0 +1,310 @@
+package jobs
+
+import (
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// CommitParams describe a job that writes images down into one behind them.
+type CommitParams struct {
+	Params
+	Graph *block.Graph
+	// Node is the top of the chain, Top the highest image that is written down,
+	// which has another image over it. Base gets the data.
+	Node, Top, Base *block.Node
+	// BackingFile is what the image over Top says of Base; nil: Base's file
+	// name.
+	BackingFile *string
+	// MaskProtocol makes it say raw where Base is a protocol.
+	MaskProtocol bool
+	Speed        int64
+	Errors       ErrorPolicy
+	// FilterName is the name of the filter over Top, "" for a generated one.
+	FilterName string
+}
+
+// commit copies what the images from top down to base hold into base. A filter
+// over top keeps everybody above from minding that base changes. In the end
+// the images are taken out of the chain.
+type commit struct {
+	p      CommitParams
+	job    *BlockJob
+	filter *block.Node
+	frozen bool
+	from   *block.Backend // top
+	to     *block.Backend // base
+	// wasReadOnly: base could not be written to.
+	wasReadOnly bool
+}
+
+// CreateCommit makes a commit job.
+func (s *Set) CreateCommit(l *aio.Lock, p CommitParams) (*BlockJob, error) {
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	k := &commit{p: p}
+	job, err := s.CreateBlock(l, k, BlockParams{
+		Params: p.Params, Graph: p.Graph, Node: p.Node, Shared: block.PermAll, Speed: p.Speed, KeepNodes: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	k.job = job
+	if err := k.create(l); err != nil {
+		job.GiveUp(l)
+		return nil, err
+	}
+	return job, nil
+}
+
+// create puts the filter over top and takes what the job works on. What it has
+// done when it fails is undone by Clean.
+func (k *commit) create(l *aio.Lock) (err error) {
+	if k.p.Base.ReadOnly() {
+		if err := k.p.Base.SetReadOnly(l, false); err != nil {
+			return err
+		}
+		k.wasReadOnly = true
+	}
+	k.filter, err = k.p.Graph.OpenInternal(l, block.Internal{Driver: commitTop, Name: k.p.FilterName})
+	if err != nil {
+		return err
+	}
+	if _, err := k.p.Graph.Append(l, k.filter, k.p.Top); err != nil {
+		k.p.Graph.Unref(l, k.filter)
+		k.filter = nil
+		return err
+	}
+	if err := k.filter.FreezeChain(k.p.Base); err != nil {
+		return err
+	}
+	k.frozen = true
+	return k.hold(l)
+}
+
+// hold: nobody may rely on what the images between top and base show, since
+// base changes below them.
+func (k *commit) hold(l *aio.Lock) error {
+	const inFlux = block.PermWriteUnchanged | block.PermWrite
+	for n := k.p.Top; n != k.p.Base; n = n.FilterOrCow() {
+		if err := k.job.addNode(l, "intermediate node", n, 0, inFlux); err != nil {
+			return err
+		}
+	}
+	if err := k.job.addNode(l, "base", k.p.Base, 0, block.PermAll); err != nil {
+		return err
+	}
+	perm, err := k.basePerm(l)
+	if err != nil {
+		return err
+	}
+	k.to = k.p.Graph.NewBackend("", perm, block.PermConsistentRead|block.PermWriteUnchanged)
+	if err := k.to.Insert(l, k.p.Base); err != nil {
+		return err
+	}
+	// What is read here need not be what anybody else may read.
+	k.from = k.p.Graph.NewBackend("", 0, block.PermAll)
+	return k.from.Insert(l, k.p.Top)
+}
+
+// basePerm is what the job needs of base: it makes it as long as top.
+func (k *commit) basePerm(l *aio.Lock) (block.Perm, error) {
+	perm := block.PermConsistentRead | block.PermWrite
+	base, err := k.p.Base.GetLength(l)
+	if err != nil {
+		return 0, err
+	}
+	top, err := k.p.Top.GetLength(l)
+	if base < top {
+		perm |= block.PermResize
+	}
+	return perm, err
+}
+
+func (k *commit) Type() Type { return Commit }
+
+// Run goes through top from its beginning to its end. Requests that fail and
+// are to be ignored are tried again.
+func (k *commit) Run(co *aio.Co, j *Job) error {
+	length, err := k.from.CoGetLength(co)
+	if err != nil {
+		return err
+	}
+	j.Progress.SetRemaining(length)
+	base, err := k.to.CoGetLength(co)
+	if err != nil {
+		return err
+	}
+	if base < length {
+		if err := k.to.Truncate(co, length, false, block.PreallocOff, 0); err != nil {
+			return err
+		}
+	}
+	buf := block.AlignedMemory(copyChunk)
+	var offset, copied int64
+	for offset < length {
+		k.job.Throttle(co, copied)
+		if j.Cancelled() {
+			return nil
+		}
+		var (
+			count int64
+			op    Operation
+		)
+		count, copied, op, err = k.step(co, buf, offset, length-offset)
+		if err != nil {
+			if k.job.handle(co, op, k.p.Errors, err) == ReportError {
+				return err
+			}
+			copied = 0
+			continue
+		}
+		j.Progress.Add(count)
+		offset += count
+	}
+	return k.to.CoFlush(co)
+}
+
+// step copies what is to be copied at offset. It returns how far that reached,
+// how much of it was copied, and what has failed if something did.
+func (k *commit) step(co *aio.Co, buf []byte, offset, bytes int64) (count, copied int64, op Operation, err error) {
+	depth, count, err := k.p.Top.CoIsAllocatedAbove(co, k.p.Base, false, offset, min(bytes, copyChunk))
+	if count == 0 {
+		count = bytes // the images have ended
+	}
+	if err != nil || depth == 0 {
+		return count, 0, Read, err
+	}
+	data := block.Vec{buf[:count]}
+	if err := k.from.CoPreadv(co, offset, data, 0); err != nil {
+		return 0, 0, Read, err
+	}
+	return count, count, Write, k.to.CoPwritev(co, offset, data, 0)
+}
+
+// Prepare takes the images out of the chain: who used the filter uses base from
+// then on, and an image over it says so.
+func (k *commit) Prepare(l *aio.Lock, _ *Job) error {
+	k.closeBackends(l)
+	k.thaw()
+	return k.replace(l)
+}
+
+// replace gives base the users of the filter. Images above are told first, so
+// that what they say is true even if the job dies here.
+func (k *commit) replace(l *aio.Lock) error {
+	var overlays []*block.Node
+	k.filter.Parents(func(c *block.Child) bool {
+		if n := c.ParentNode(); n != nil && n.Backing() == c {
+			overlays = append(overlays, n)
+		}
+		return true
+	})
+	for _, n := range overlays {
+		if err := k.rename(l, n); err != nil {
+			return err
+		}
+	}
+	return k.p.Graph.ReplaceNode(l, k.filter, k.p.Base)
+}
+
+// rename makes an image say that base is its backing file.
+func (k *commit) rename(l *aio.Lock, n *block.Node) error {
+	if n.ReadOnly() {
+		if err := n.SetReadOnly(l, false); err != nil {
+			return err
+		}
+		// It was so before.
+		defer func() { _ = n.SetReadOnly(l, true) }()
+	}
+	return changeBacking(l, n, k.p.Base.SkipFilters(), k.p.BackingFile, k.p.MaskProtocol)
+}
+
+func (k *commit) closeBackends(l *aio.Lock) {
+	for _, b := range []**block.Backend{&k.from, &k.to} {
+		if *b != nil {
+			(*b).Close(l)
+			*b = nil
+		}
+	}
+}
+
+func (k *commit) thaw() {
+	if k.frozen {
+		k.frozen = false
+		k.filter.UnfreezeChain(k.p.Base)
+	}
+}
+
+// Abort gives top its users back. It may be that nobody can use it any more as
+// long as the job holds it, so the job lets go first.
+func (k *commit) Abort(l *aio.Lock, j *Job) { j.block.ReleaseNodes(l) }
+
+// Clean takes the filter away.
+func (k *commit) Clean(l *aio.Lock, j *Job) {
+	k.closeBackends(l)
+	k.thaw()
+	if k.filter != nil {
+		if j.block != nil && !j.started {
+			j.block.ReleaseNodes(l)
+		}
+		filter := k.filter
+		k.filter = nil
+		// Who used base's data through it has base by now, or gets top back.
+		_ = k.p.Graph.DropFilter(l, filter)
+		k.p.Graph.Unref(l, filter)
+	}
+	if k.wasReadOnly {
+		k.wasReadOnly = false
+		// It was so before.
+		_ = k.p.Base.SetReadOnly(l, true)
+	}
+}
+
+// commitTop is the driver of the filter over top. It needs nothing of the
+// images below, which are in flux.
+var commitTop = &block.Driver{
+	Name: "commit_top", Kind: block.Filter, FilterThroughBacking: true, VariableLength: true,
+	Open: func(a *block.OpenArgs) (block.Instance, error) { return &commitFilter{a.Node}, nil },
+}
+
+// commitFilter is a node of the driver commit_top.
+type commitFilter struct{ node *block.Node }
+
+func (f *commitFilter) Close(*aio.Lock) {}
+
+func (f *commitFilter) CoPreadv(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
+	return f.node.Backing().CoPreadv(co, offset, v, flags)
+}
+
+// CoGetLength: a filter that is not in its place yet has none.
+func (f *commitFilter) CoGetLength(co *aio.Co) (int64, error) {
+	if f.node.Backing() == nil {
+		return 0, nil
+	}
+	return f.node.Backing().Node().CoGetLength(co)
+}
+
+func (f *commitFilter) ChildPerm(*block.Child, block.Role, *block.ReopenState, block.Perm, block.Perm) (block.Perm, block.Perm) {
+	return 0, block.PermAll
+}
+
+// check refuses what cannot be committed.
+func (p *CommitParams) check() error {
+	for n := p.Top; n != nil && n != p.Base; n = n.FilterOrCow() {
+		if err := n.CheckBlocked(block.BlockOpCommitTarget); err != nil {
+			return err
+		}
+	}
+	switch {
+	case p.Top == p.Base:
+		return qerr.New("cannot commit an image into itself")
+	case p.Top == p.Node && p.BackingFile != nil:
+		return qerr.New("'backing-file' specified, but 'top' is the active layer")
+	case p.Top == p.Node:
+		// That takes a job that follows what is written meanwhile.
+		return qerr.New("Committing the active layer is not supported")
+	}
+	return nil
+}
