@@ -1,10 +1,7 @@
 package chardev
 
 import (
-	"bufio"
 	"encoding/json"
-	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -253,37 +250,14 @@ func TestReferenceHelp(t *testing.T) {
 
 // daemon is a reference daemon with a monitor, and a set that is told the same.
 type daemon struct {
-	t    *testing.T
-	set  *Set
-	conn net.Conn
-	in   *bufio.Reader
+	t       *testing.T
+	set     *Set
+	monitor *programs.Monitor
 }
 
 func newDaemon(t *testing.T) *daemon {
 	t.Helper()
-	prog := reference(t)
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
-	defer theirs.Close()
-	defer ours.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(prog, "--chardev", "socket,id=c0,fd=3", "--monitor", "c0")
-	cmd.ExtraFiles = []*os.File{theirs}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	d := &daemon{t, newSet(t, Config{}), conn, bufio.NewReader(conn)}
+	d := &daemon{t, newSet(t, Config{}), programs.Reference(t).StorageMonitor(t, "")}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -297,18 +271,7 @@ func newDaemon(t *testing.T) *daemon {
 		t.Fatal(err)
 	}
 	attach(t, d.set.Get("c0"))
-	d.read()
-	d.ask("qmp_capabilities", nil)
 	return d
-}
-
-func (d *daemon) read() string {
-	d.t.Helper()
-	line, err := d.in.ReadString('\n')
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return strings.TrimSuffix(line, "\r\n")
 }
 
 type members = map[string]any
@@ -322,10 +285,7 @@ func (d *daemon) ask(command string, args members) string {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	if _, err := d.conn.Write(text); err != nil {
-		d.t.Fatal(err)
-	}
-	return d.read()
+	return string(d.monitor.Ask(text))
 }
 
 // same compares a reply with what we say.

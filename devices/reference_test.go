@@ -1,15 +1,10 @@
 package devices_test
 
 import (
-	"bufio"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/qmpblock/qmpblock/qjson"
 	"github.com/qmpblock/qmpblock/tests/qmp/daemon"
@@ -17,56 +12,22 @@ import (
 
 // reference plays scripts on the reference's system emulator.
 type reference struct {
-	tb     testing.TB
-	conn   net.Conn
-	in     *bufio.Reader
-	events []string
+	tb      testing.TB
+	monitor *daemon.Monitor
+	events  []string
 	// leaving are the events that will come when the guest lets go.
 	leaving []string
 }
 
 func newReference(tb testing.TB) *reference {
 	tb.Helper()
-	program := daemon.Reference(tb)
-	if program.System == nil {
-		daemon.Missing(tb, "the reference has no system emulator")
-	}
-	dir, err := os.MkdirTemp("", "q") // a socket's path must be short
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "qmp")
-	command := append(program.System, "-nodefaults", "-display", "none", "-machine", "pc", "-S",
-		"-qmp", "unix:"+path+",server=on,wait=off")
-	p, err := daemon.Start(command, dir, os.Environ())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(p.Kill)
-	if err := p.AwaitSocket(path, 30*time.Second); err != nil {
-		tb.Fatalf("%v\n%s", err, p.Output())
-	}
-	conn, err := net.Dial("unix", path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { conn.Close() })
-	r := &reference{tb: tb, conn: conn, in: bufio.NewReader(conn)}
-	r.message()
-	r.ask("qmp_capabilities", "{}")
-	return r
+	return &reference{tb: tb, monitor: daemon.Reference(tb).SystemMonitor(tb, "", "-machine", "pc")}
 }
 
 // message reads one message.
 func (r *reference) message() qjson.Value {
-	if err := r.conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
-		r.tb.Fatal(err)
-	}
-	line, err := r.in.ReadBytes('\n')
-	if err != nil {
-		r.tb.Fatalf("reading from the reference: %v", err)
-	}
+	r.tb.Helper()
+	line := r.monitor.Read()
 	v, err := qjson.Parse(line)
 	if err != nil {
 		r.tb.Fatalf("%v in %s", err, line)
@@ -79,9 +40,7 @@ func (r *reference) ask(command, args string) qjson.Value {
 	if args == "" {
 		args = "{}"
 	}
-	if _, err := fmt.Fprintf(r.conn, `{"execute":"%s","arguments":%s}`+"\n", command, args); err != nil {
-		r.tb.Fatal(err)
-	}
+	r.monitor.Send(fmt.Appendf(nil, `{"execute":"%s","arguments":%s}`, command, args))
 	for {
 		v := r.message()
 		if !v.Get("event").Exists() {

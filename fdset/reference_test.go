@@ -1,76 +1,25 @@
 package fdset
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/qmpblock/qmpblock/tests/qmp/daemon"
 )
 
-// emulator starts the reference's system emulator, version 10.0.x, the only
-// one of its programs with these commands, connected by a socket pair.
-func emulator(t *testing.T) *net.UnixConn {
-	t.Helper()
-	prog := "qemu-system-x86_64"
-	if dir := os.Getenv("QMPBLOCK_REFERENCE"); dir != "" {
-		prog = filepath.Join(dir, prog)
-	}
-	if out, err := exec.Command(prog, "--version").Output(); err != nil || !strings.Contains(string(out), "version 10.0.") {
-		t.Skip("no qemu-system-x86_64 10.0: set QMPBLOCK_REFERENCE to its folder")
-	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
-	defer theirs.Close()
-	defer ours.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(prog, "-nodefaults", "-display", "none", "-machine", "none", "-S",
-		"-chardev", "socket,id=c,fd=3", "-mon", "chardev=c,mode=control")
-	cmd.ExtraFiles = []*os.File{theirs}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	return conn.(*net.UnixConn)
-}
-
-// client sends commands with descriptors and reads the replies.
+// client sends commands with descriptors to the reference's system emulator,
+// the only one of its programs with these commands, and reads the replies.
 type client struct {
-	t    *testing.T
-	conn *net.UnixConn
-	in   *bufio.Reader
+	t       *testing.T
+	monitor *daemon.Monitor
 }
 
-func (c *client) run(command string, args map[string]any, file *os.File) (result json.RawMessage, desc string) {
+func (c *client) run(command string, args map[string]any, files ...*os.File) (result json.RawMessage, desc string) {
 	c.t.Helper()
 	text, err := json.Marshal(map[string]any{"execute": command, "arguments": args})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	var rights []byte
-	if file != nil {
-		rights = unix.UnixRights(int(file.Fd()))
-	}
-	if _, _, err := c.conn.WriteMsgUnix(text, rights, nil); err != nil {
-		c.t.Fatal(err)
-	}
-	line, err := c.in.ReadBytes('\n')
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -78,7 +27,7 @@ func (c *client) run(command string, args map[string]any, file *os.File) (result
 		Return json.RawMessage
 		Error  struct{ Desc string }
 	}
-	if err := json.Unmarshal(line, &reply); err != nil {
+	if err := json.Unmarshal(c.monitor.Ask(text, files...), &reply); err != nil {
 		c.t.Fatal(err)
 	}
 	return reply.Return, reply.Error.Desc
@@ -88,17 +37,12 @@ func (c *client) run(command string, args map[string]any, file *os.File) (result
 // descriptors differ between two processes; everything else must not.
 func TestReference(t *testing.T) {
 	t.Parallel()
-	conn := emulator(t)
-	c := &client{t, conn, bufio.NewReader(conn)}
-	if _, err := c.in.ReadBytes('\n'); err != nil {
-		t.Fatal(err)
-	}
-	c.run("qmp_capabilities", map[string]any{}, nil)
+	c := &client{t, daemon.Reference(t).SystemMonitor(t, "", "-machine", "none")}
 
 	var s Sets
 	defer s.Close()
 	theirShape := func() string {
-		raw, _ := c.run("query-fdsets", map[string]any{}, nil)
+		raw, _ := c.run("query-fdsets", map[string]any{})
 		var infos []struct {
 			ID  int64 `json:"fdset-id"`
 			FDs []any
@@ -141,12 +85,12 @@ func TestReference(t *testing.T) {
 		compare(fmt.Sprint("add-fd ", args), err, desc)
 	}
 	removeBoth := func(id int64) {
-		_, desc := c.run("remove-fd", map[string]any{"fdset-id": id}, nil)
+		_, desc := c.run("remove-fd", map[string]any{"fdset-id": id})
 		compare(fmt.Sprint("remove-fd ", id), s.Remove(id, nil), desc)
 	}
 	openBoth := func(node, path string, mode int) {
 		_, desc := c.run("blockdev-add", map[string]any{"driver": "file", "node-name": node, "filename": path,
-			"read-only": mode == os.O_RDONLY, "locking": "off"}, nil)
+			"read-only": mode == os.O_RDONLY, "locking": "off"})
 		file, _, err := s.Open(path, mode)
 		if err == nil {
 			dups[node] = file
@@ -154,7 +98,7 @@ func TestReference(t *testing.T) {
 		compare("open "+path, err, desc)
 	}
 	closeBoth := func(node string) {
-		_, desc := c.run("blockdev-del", map[string]any{"node-name": node}, nil)
+		_, desc := c.run("blockdev-del", map[string]any{"node-name": node})
 		compare("close "+node, dups[node].Close(), desc)
 	}
 
@@ -188,10 +132,10 @@ func TestReference(t *testing.T) {
 		_, desc := c.run("getfd", map[string]any{"fdname": name}, file)
 		compare("getfd "+name, n.Get(name, file), desc)
 	}
-	_, desc := c.run("getfd", map[string]any{"fdname": "1"}, nil)
+	_, desc := c.run("getfd", map[string]any{"fdname": "1"})
 	compare("getfd without a file", n.Get("1", nil), desc)
 	for _, name := range []string{"a", "a", "b", ""} {
-		_, desc := c.run("closefd", map[string]any{"fdname": name}, nil)
+		_, desc := c.run("closefd", map[string]any{"fdname": name})
 		compare("closefd "+name, n.CloseFD(name), desc)
 	}
 }

@@ -1,18 +1,14 @@
 package qom
 
 import (
-	"bufio"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/qjson"
@@ -29,62 +25,21 @@ func reference(t *testing.T) string {
 // pair is the reference and a tree of ours in the same folder, which are told
 // the same.
 type pair struct {
-	t    *testing.T
-	tree *Tree
-	conn net.Conn
-	in   *bufio.Reader
+	t       *testing.T
+	tree    *Tree
+	monitor *daemon.Monitor
 }
 
 func newPair(t *testing.T, dir string) *pair {
 	t.Helper()
-	prog := reference(t)
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
-	defer theirs.Close()
-	defer ours.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(prog, "--chardev", "socket,id=c0,fd=3", "--monitor", "c0")
-	cmd.Dir = dir
-	cmd.ExtraFiles = []*os.File{theirs}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	p := &pair{t, newTree(), conn, bufio.NewReader(conn)}
+	p := &pair{t, newTree(), daemon.Reference(t).StorageMonitor(t, dir)}
 	if err := p.tree.Container("chardevs").AddChild("c0", p.tree.NewObject("chardev-socket", nil)); err != nil {
 		t.Fatal(err)
 	}
-	p.read()
-	p.ask(`{"execute": "qmp_capabilities"}`)
 	return p
 }
 
-func (p *pair) read() string {
-	p.t.Helper()
-	line, err := p.in.ReadString('\n')
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return strings.TrimSuffix(line, "\r\n")
-}
-
-func (p *pair) ask(text string) string {
-	p.t.Helper()
-	if _, err := p.conn.Write([]byte(text)); err != nil {
-		p.t.Fatal(err)
-	}
-	return p.read()
-}
+func (p *pair) ask(text string) string { return string(p.monitor.Ask([]byte(text))) }
 
 // same sends a command to both and compares the replies. args is JSON without
 // the outer braces, in which ' stands for ".

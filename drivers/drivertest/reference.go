@@ -1,13 +1,9 @@
 package drivertest
 
 import (
-	"bufio"
-	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/qmpblock/qmpblock/qjson"
 	"github.com/qmpblock/qmpblock/tests/qmp/daemon"
@@ -16,9 +12,8 @@ import (
 // Reference is a running system emulator of the reference without a machine:
 // the storage daemon's block layer, and qemu-io besides.
 type Reference struct {
-	tb   testing.TB
-	conn net.Conn
-	in   *bufio.Reader
+	tb      testing.TB
+	monitor *daemon.Monitor
 	// Dir is its current directory.
 	Dir string
 }
@@ -27,47 +22,19 @@ type Reference struct {
 // skipped.
 func StartReference(tb testing.TB) *Reference {
 	tb.Helper()
-	program := daemon.Reference(tb)
-	if program.System == nil {
-		daemon.Missing(tb, "the reference has no system emulator")
-	}
 	dir, err := os.MkdirTemp("", "q") // a socket's path must be short
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "qmp")
-	p, err := daemon.Start(append(program.System, "-nodefaults", "-display", "none", "-machine", "none", "-S",
-		"-qmp", "unix:"+path+",server=on,wait=off"), dir, os.Environ())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(p.Kill)
-	if err := p.AwaitSocket(path, 30*time.Second); err != nil {
-		tb.Fatalf("%v\n%s", err, p.Output())
-	}
-	conn, err := net.Dial("unix", path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { conn.Close() })
-	r := &Reference{tb, conn, bufio.NewReader(conn), dir}
-	r.reply() // the greeting
-	r.Ask("qmp_capabilities", "{}")
-	return r
+	return &Reference{tb, daemon.Reference(tb).SystemMonitor(tb, dir, "-machine", "none"), dir}
 }
 
 // reply is the next message that is no event.
 func (r *Reference) reply() qjson.Value {
 	r.tb.Helper()
 	for {
-		if err := r.conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
-			r.tb.Fatal(err)
-		}
-		line, err := r.in.ReadBytes('\n')
-		if err != nil {
-			r.tb.Fatalf("reading from the reference: %v", err)
-		}
+		line := r.monitor.Read()
 		v, err := qjson.Parse(line)
 		if err != nil {
 			r.tb.Fatalf("%v in %s", err, line)
@@ -81,9 +48,7 @@ func (r *Reference) reply() qjson.Value {
 // Ask runs a command and returns its value, or the text of its error.
 func (r *Reference) Ask(command, args string) (qjson.Value, string) {
 	r.tb.Helper()
-	if _, err := r.conn.Write([]byte(`{"execute":"` + command + `","arguments":` + args + "}\n")); err != nil {
-		r.tb.Fatal(err)
-	}
+	r.monitor.Send([]byte(`{"execute":"` + command + `","arguments":` + args + "}"))
 	v := r.reply()
 	return v.Get("return"), v.Get("error").Get("desc").Str()
 }

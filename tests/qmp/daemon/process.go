@@ -32,13 +32,18 @@ type Process struct {
 // Start runs a command in a folder. Its standard input is empty, what it
 // prints is kept.
 func Start(command []string, dir string, env []string) (*Process, error) {
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Dir, cmd.Env = dir, env
+	return start(cmd)
+}
+
+func start(cmd *exec.Cmd) (*Process, error) {
 	output, err := os.CreateTemp("", "qmp-output")
 	if err != nil {
 		return nil, err
 	}
 	_ = os.Remove(output.Name())
-	p := &Process{cmd: exec.Command(command[0], command[1:]...), done: make(chan struct{}), output: output}
-	p.cmd.Dir, p.cmd.Env = dir, env
+	p := &Process{cmd: cmd, done: make(chan struct{}), output: output}
 	p.cmd.Stdout, p.cmd.Stderr = output, output
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
