@@ -1,23 +1,22 @@
 package qom
 
 import (
-	"sync"
-
 	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/qjson"
 )
 
 // authzSimple is the value of an authz-simple object: it names one identity
 // that is let in.
-type authzSimple struct {
-	mu       sync.Mutex
-	identity string
-}
+type authzSimple struct{ guarded[authzIdentity] }
+
+type authzIdentity struct{ identity string }
 
 // authzList is the value of an authz-list object: the first rule that matches
 // an identity decides, the policy if none does.
-type authzList struct {
-	mu     sync.Mutex
+type authzList struct{ guarded[authzRules] }
+
+// authzRules are the properties. The slice is replaced, never changed.
+type authzRules struct {
 	policy string
 	rules  []authzRule
 }
@@ -30,7 +29,9 @@ type authzRule struct {
 func authzPolicies() []string { return []string{"deny", "allow"} }
 
 func newAuthzSimple(*Object) any { return &authzSimple{} }
-func newAuthzList(*Object) any   { return &authzList{policy: "deny"} }
+func newAuthzList(*Object) any {
+	return &authzList{guarded[authzRules]{props: authzRules{policy: "deny"}}}
+}
 
 func visitRule(v qjson.Value, path string) (r authzRule, err error) {
 	if v.Kind() != qjson.Object {
@@ -77,20 +78,17 @@ func (t *Tree) Authorize(id, identity string) (bool, error) {
 }
 
 func (a *authzSimple) allows(identity string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.identity == identity
+	return a.snapshot().identity == identity
 }
 
 func (a *authzList) allows(identity string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, r := range a.rules {
+	props := a.snapshot()
+	for _, r := range props.rules {
 		if r.matches(identity) {
 			return r.policy == "allow"
 		}
 	}
-	return a.policy == "allow"
+	return props.policy == "allow"
 }
 
 func (r *authzRule) matches(identity string) bool {
@@ -126,64 +124,13 @@ func globMatches(pattern, text []rune) bool {
 	return p == len(pattern)
 }
 
-func identityProperty() *Property {
-	return &Property{
-		Name: "identity",
-		Type: "string",
-		Get: func(o *Object, dst []byte) ([]byte, error) {
-			a := o.Value.(*authzSimple)
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			return qjson.AppendString(dst, a.identity), nil
-		},
-		Set: func(o *Object, v qjson.Value) error {
-			s, err := visitString(v, "identity")
-			if err != nil {
-				return err
-			}
-			a := o.Value.(*authzSimple)
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			a.identity = s
-			return nil
-		},
-	}
-}
-
-func policyProperty() *Property {
-	return &Property{
-		Name: "policy",
-		Type: "QAuthZListPolicy",
-		Get: func(o *Object, dst []byte) ([]byte, error) {
-			a := o.Value.(*authzList)
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			return qjson.AppendString(dst, a.policy), nil
-		},
-		Set: func(o *Object, v qjson.Value) error {
-			policy, err := visitEnum(v, "policy", "policy", authzPolicies())
-			if err != nil {
-				return err
-			}
-			a := o.Value.(*authzList)
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			a.policy = policy
-			return nil
-		},
-	}
-}
-
 func rulesProperty() *Property {
 	return &Property{
 		Name: "rules",
 		Type: "QAuthZListRule",
 		Get: func(o *Object, dst []byte) ([]byte, error) {
-			a := o.Value.(*authzList)
-			a.mu.Lock()
-			defer a.mu.Unlock()
 			dst = append(dst, '[')
-			for i, r := range a.rules {
+			for i, r := range o.Value.(*authzList).snapshot().rules {
 				if i > 0 {
 					dst = append(dst, ", "...)
 				}
@@ -197,7 +144,7 @@ func rulesProperty() *Property {
 			a := o.Value.(*authzList)
 			a.mu.Lock()
 			defer a.mu.Unlock()
-			a.rules = rules
+			a.props.rules = rules
 			return err
 		},
 	}
@@ -210,13 +157,13 @@ func authzTypes() []*Type {
 	return []*Type{
 		{Name: "authz", Parent: typeObject, Abstract: true},
 		{Name: "authz-list", Parent: "authz", Interfaces: []string{typeUserCreatable}, New: newAuthzList, Properties: []*Property{
-			policyProperty(), rulesProperty(),
+			enumProperty("policy", "QAuthZListPolicy", authzPolicies(), func(p *authzRules) *string { return &p.policy }), rulesProperty(),
 		}},
 		{Name: "authz-list-file", Parent: "authz", Interfaces: []string{typeUserCreatable}, Properties: []*Property{
 			{Name: "filename", Type: "string"}, {Name: "refresh", Type: "bool"},
 		}},
 		{Name: "authz-simple", Parent: "authz", Interfaces: []string{typeUserCreatable}, New: newAuthzSimple, Properties: []*Property{
-			identityProperty(),
+			stringProperty("identity", func(p *authzIdentity) *string { return &p.identity }),
 		}},
 	}
 }

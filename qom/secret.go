@@ -5,11 +5,9 @@ import (
 	"crypto/cipher"
 	"io"
 	"os"
-	"sync"
 	"syscall"
 
 	"github.com/qmpblock/qmpblock/qerr"
-	"github.com/qmpblock/qmpblock/qjson"
 	"github.com/qmpblock/qmpblock/qom/base64"
 )
 
@@ -17,8 +15,7 @@ import (
 // in a file, plain or in base64, in the clear or encrypted with AES-256-CBC
 // under another secret.
 type Secret struct {
-	mu    sync.Mutex
-	props secretProps
+	guarded[secretProps]
 	plain []byte
 }
 
@@ -29,7 +26,9 @@ type secretProps struct {
 	format                string
 }
 
-func newSecret(*Object) any { return &Secret{props: secretProps{format: "raw"}} }
+func newSecret(*Object) any {
+	return &Secret{guarded: guarded[secretProps]{props: secretProps{format: "raw"}}}
+}
 
 // Bytes returns the secret itself.
 func (s *Secret) Bytes() []byte {
@@ -57,9 +56,7 @@ func (t *Tree) Secret(id string) ([]byte, error) {
 
 // Complete reads and decrypts the secret.
 func (s *Secret) Complete(o *Object) error {
-	s.mu.Lock()
-	props := s.props
-	s.mu.Unlock()
+	props := s.snapshot()
 	plain, err := props.read(o.tree)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,70 +155,17 @@ func unpad(data []byte) ([]byte, error) {
 	return data[:len(data)-n], nil
 }
 
-// secretString makes a property for a text of a secret, "" when not given.
-func secretString(name string, field func(s *secretProps) **string) *Property {
-	return &Property{
-		Name: name,
-		Type: "string",
-		Get: func(o *Object, dst []byte) ([]byte, error) {
-			s := o.Value.(*Secret)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			text := *field(&s.props)
-			if text == nil {
-				text = new("")
-			}
-			return qjson.AppendString(dst, *text), nil
-		},
-		Set: func(o *Object, v qjson.Value) error {
-			text, err := visitString(v, name)
-			if err != nil {
-				return err
-			}
-			s := o.Value.(*Secret)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			*field(&s.props) = &text
-			return nil
-		},
-	}
-}
-
-func secretFormat() *Property {
-	return &Property{
-		Name: "format",
-		Type: "QCryptoSecretFormat",
-		Get: func(o *Object, dst []byte) ([]byte, error) {
-			s := o.Value.(*Secret)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return qjson.AppendString(dst, s.props.format), nil
-		},
-		Set: func(o *Object, v qjson.Value) error {
-			format, err := visitEnum(v, "format", "format", []string{"raw", "base64"})
-			if err != nil {
-				return err
-			}
-			s := o.Value.(*Secret)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.props.format = format
-			return nil
-		},
-	}
-}
-
 // secretTypes are secret_common and its descendants.
 func secretTypes() []*Type {
 	return []*Type{
 		{Name: "secret_common", Parent: typeObject, Abstract: true, Interfaces: []string{typeUserCreatable}, Properties: []*Property{
-			secretFormat(),
-			secretString("keyid", func(s *secretProps) **string { return &s.keyID }),
-			secretString("iv", func(s *secretProps) **string { return &s.iv }),
+			enumProperty("format", "QCryptoSecretFormat", []string{"raw", "base64"}, func(s *secretProps) *string { return &s.format }),
+			optionalProperty("keyid", func(s *secretProps) **string { return &s.keyID }),
+			optionalProperty("iv", func(s *secretProps) **string { return &s.iv }),
 		}},
 		{Name: "secret", Parent: "secret_common", New: newSecret, Properties: []*Property{
-			secretString("data", func(s *secretProps) **string { return &s.data }),
-			secretString("file", func(s *secretProps) **string { return &s.file }),
+			optionalProperty("data", func(s *secretProps) **string { return &s.data }),
+			optionalProperty("file", func(s *secretProps) **string { return &s.file }),
 		}},
 		{Name: "secret_keyring", Parent: "secret_common", Properties: []*Property{{Name: "serial", Type: "int32_t"}}},
 	}

@@ -2,17 +2,14 @@ package qom
 
 import (
 	"slices"
-	"sync"
 
 	"github.com/qmpblock/qmpblock/qerr"
-	"github.com/qmpblock/qmpblock/qjson"
 	"github.com/qmpblock/qmpblock/tlssession"
 )
 
 // tlsCreds is the value of a tls-creds object of any type.
 type tlsCreds struct {
-	mu    sync.Mutex
-	props tlsProps
+	guarded[tlsProps]
 	// What complete has loaded: one of the two. Anonymous credentials have
 	// nothing.
 	x509 *tlssession.X509
@@ -28,10 +25,8 @@ type tlsProps struct {
 }
 
 func newTLSCreds(*Object) any {
-	return &tlsCreds{props: tlsProps{verifyPeer: true, sanityCheck: true, endpoint: "client"}}
+	return &tlsCreds{guarded: guarded[tlsProps]{props: tlsProps{verifyPeer: true, sanityCheck: true, endpoint: "client"}}}
 }
-
-func tlsEndpoints() []string { return []string{"client", "server"} }
 
 func (p *tlsProps) side() tlssession.Endpoint {
 	if p.endpoint == "server" {
@@ -42,9 +37,7 @@ func (p *tlsProps) side() tlssession.Endpoint {
 
 // Complete reads and checks the files.
 func (c *tlsCreds) Complete(o *Object) (err error) {
-	c.mu.Lock()
-	props := c.props
-	c.mu.Unlock()
+	props := c.snapshot()
 	var x509 *tlssession.X509
 	var psk *tlssession.PSK
 	switch o.Type() {
@@ -96,99 +89,24 @@ func (t *Tree) TLSCredentials(id string, endpoint tlssession.Endpoint) (tlssessi
 	return nil, qerr.New("TLS sessions with credentials of type '%s' are not supported", o.Type())
 }
 
-func tlsString(name string, field func(p *tlsProps) **string) *Property {
-	return &Property{
-		Name: name,
-		Type: "string",
-		Get: func(o *Object, dst []byte) ([]byte, error) {
-			c := o.Value.(*tlsCreds)
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			text := *field(&c.props)
-			if text == nil {
-				text = new("")
-			}
-			return qjson.AppendString(dst, *text), nil
-		},
-		Set: func(o *Object, v qjson.Value) error {
-			text, err := visitString(v, name)
-			if err != nil {
-				return err
-			}
-			c := o.Value.(*tlsCreds)
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			*field(&c.props) = &text
-			return nil
-		},
-	}
-}
-
-func tlsBool(name string, field func(p *tlsProps) *bool) *Property {
-	return &Property{
-		Name: name,
-		Type: "bool",
-		Get: func(o *Object, dst []byte) ([]byte, error) {
-			c := o.Value.(*tlsCreds)
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			return qjson.AppendBool(dst, *field(&c.props)), nil
-		},
-		Set: func(o *Object, v qjson.Value) error {
-			if v.Kind() != qjson.Bool {
-				return wrongType(name, "boolean")
-			}
-			c := o.Value.(*tlsCreds)
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			*field(&c.props) = v.Bool()
-			return nil
-		},
-	}
-}
-
-func tlsEndpoint() *Property {
-	return &Property{
-		Name: "endpoint",
-		Type: "QCryptoTLSCredsEndpoint",
-		Get: func(o *Object, dst []byte) ([]byte, error) {
-			c := o.Value.(*tlsCreds)
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			return qjson.AppendString(dst, c.props.endpoint), nil
-		},
-		Set: func(o *Object, v qjson.Value) error {
-			endpoint, err := visitEnum(v, "endpoint", "endpoint", tlsEndpoints())
-			if err != nil {
-				return err
-			}
-			c := o.Value.(*tlsCreds)
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.props.endpoint = endpoint
-			return nil
-		},
-	}
-}
-
 // tlsTypes are tls-creds and its descendants.
 func tlsTypes() []*Type {
 	creatable := []string{typeUserCreatable}
 	return slices.Concat(
 		children(typeObject, &Type{Name: "tls-creds", Abstract: true, Properties: []*Property{
-			tlsBool("verify-peer", func(p *tlsProps) *bool { return &p.verifyPeer }),
-			tlsString("dir", func(p *tlsProps) **string { return &p.dir }),
-			tlsEndpoint(),
-			tlsString("priority", func(p *tlsProps) **string { return &p.priority }),
+			boolProperty("verify-peer", func(p *tlsProps) *bool { return &p.verifyPeer }),
+			optionalProperty("dir", func(p *tlsProps) **string { return &p.dir }),
+			enumProperty("endpoint", "QCryptoTLSCredsEndpoint", []string{"client", "server"}, func(p *tlsProps) *string { return &p.endpoint }),
+			optionalProperty("priority", func(p *tlsProps) **string { return &p.priority }),
 		}}),
 		children("tls-creds",
 			&Type{Name: "tls-creds-anon", Interfaces: creatable, New: newTLSCreds},
 			&Type{Name: "tls-creds-psk", Interfaces: creatable, New: newTLSCreds, Properties: []*Property{
-				tlsString("username", func(p *tlsProps) **string { return &p.username }),
+				optionalProperty("username", func(p *tlsProps) **string { return &p.username }),
 			}},
 			&Type{Name: "tls-creds-x509", Interfaces: creatable, New: newTLSCreds, Properties: []*Property{
-				tlsBool("sanity-check", func(p *tlsProps) *bool { return &p.sanityCheck }),
-				tlsString("passwordid", func(p *tlsProps) **string { return &p.passwordID }),
+				boolProperty("sanity-check", func(p *tlsProps) *bool { return &p.sanityCheck }),
+				optionalProperty("passwordid", func(p *tlsProps) **string { return &p.passwordID }),
 			}}),
 	)
 }

@@ -26,6 +26,13 @@ func visitString(v qjson.Value, path string) (string, error) {
 	return v.Str(), nil
 }
 
+func visitBool(v qjson.Value, path string) (bool, error) {
+	if v.Kind() != qjson.Bool {
+		return false, wrongType(path, "boolean")
+	}
+	return v.Bool(), nil
+}
+
 // visitEnum wants one of values. Errors name only the last part of the path,
 // as the reference's do.
 func visitEnum(v qjson.Value, path, name string, values []string) (string, error) {
