@@ -76,7 +76,7 @@ func run(out io.Writer, c config) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	for _, w := range slices.Concat(works(c), nbdWorks(dir), qcow2Works(dir)) {
+	for _, w := range slices.Concat(works(c), nbdWorks(dir), qcow2Works(dir), jobWorks(dir)) {
 		if !strings.Contains(w.name, c.only) {
 			continue
 		}

@@ -67,10 +67,11 @@ func blankDisk(size int64) func(string) error {
 }
 
 // fullDisk makes an image whose clusters are all allocated.
-func fullDisk(path string) error { return filledDisk(path, diskSize) }
+func fullDisk(path string) error { return filledDisk(path, diskSize, diskSize) }
 
-func filledDisk(path string, size int64) error {
-	source := image{path + ".raw", size, size}
+// filledDisk makes an image that has as many bytes of content, spread evenly.
+func filledDisk(path string, size, data int64) error {
+	source := image{path + ".raw", size, data}
 	defer os.Remove(source.path)
 	if err := source.prepare(); err != nil {
 		return err
@@ -83,7 +84,7 @@ func filledDisk(path string, size int64) error {
 func backingChain(path string) error {
 	const piece = 1 << 20
 	layer := func(k int) string { return fmt.Sprintf("%s.%d", path, k) }
-	if err := filledDisk(layer(0), chainSize); err != nil {
+	if err := filledDisk(layer(0), chainSize, chainSize); err != nil {
 		return err
 	}
 	for k := 1; k < chainLength; k++ {
