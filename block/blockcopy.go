@@ -171,7 +171,8 @@ func (c *BlockCopy) chunk() int64 {
 
 // CopyTask is the copying of one area.
 type CopyTask struct {
-	Offset, Bytes int64
+	Offset, Bytes int64 // whole clusters
+	zero          bool
 	done          chan struct{} // made when somebody waits
 }
 
@@ -181,7 +182,19 @@ func (t *CopyTask) overlaps(offset, bytes int64) bool {
 
 // Next begins with the first area to be copied from offset on, at most bytes
 // far; nil if there is none. The task must be run ([BlockCopy.Run]).
-func (c *BlockCopy) Next(offset, bytes int64) *CopyTask {
+func (c *BlockCopy) Next(co *aio.Co, offset, bytes int64) *CopyTask {
+	for {
+		t := c.take(offset, bytes)
+		if t == nil || c.look(co, t) {
+			return t
+		}
+		bytes -= t.Offset + t.Bytes - offset
+		offset = t.Offset + t.Bytes
+	}
+}
+
+// take makes a task of the first area to be copied.
+func (c *BlockCopy) take(offset, bytes int64) *CopyTask {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := &CopyTask{}
@@ -189,6 +202,7 @@ func (c *BlockCopy) Next(offset, bytes int64) *CopyTask {
 	limit := c.chunk()
 	c.bits.Use(func(b *hbitmap.Bitmap) {
 		if t.Offset, t.Bytes, found = b.NextArea(offset, bytes, limit); found {
+			t.Bytes = alignUp(t.Bytes, c.cluster)
 			b.Reset(t.Offset, t.Bytes)
 		}
 	})
@@ -198,6 +212,19 @@ func (c *BlockCopy) Next(offset, bytes int64) *CopyTask {
 	c.tasks = append(c.tasks, t)
 	c.busy += t.Bytes
 	return t
+}
+
+// look finds out what is to be done in the beginning of a task's area, as far
+// as it is all of one kind, and whether it is anything at all.
+func (c *BlockCopy) look(co *aio.Co, t *CopyTask) bool {
+	st := c.status(co, t)
+	c.shrink(t, st.Bytes)
+	t.zero = st.Flags&StatusZero != 0
+	if c.opts.SkipUnallocated && st.Flags&StatusAllocated == 0 {
+		c.end(t, false)
+		return false
+	}
+	return true
 }
 
 // shrink gives back what a task does not do.
@@ -268,8 +295,11 @@ func (c *BlockCopy) Wait(co *aio.Co, offset, bytes int64) bool {
 func (c *BlockCopy) Copy(co *aio.Co, offset, bytes int64) error {
 	end := min(alignUp(offset+bytes, c.cluster), alignUp(c.length, c.cluster))
 	offset = alignDown(offset, c.cluster)
+	if offset >= end {
+		return nil // the disk has grown
+	}
 	for {
-		for t := c.Next(offset, end-offset); t != nil; t = c.Next(offset, end-offset) {
+		for t := c.Next(co, offset, end-offset); t != nil; t = c.Next(co, offset, end-offset) {
 			if err := c.Run(co, t); err != nil {
 				return err
 			}
@@ -281,21 +311,15 @@ func (c *BlockCopy) Copy(co *aio.Co, offset, bytes int64) error {
 	}
 }
 
-// Run does a task, or its beginning if what lies there is not all of one kind.
+// Run does a task.
 func (c *BlockCopy) Run(co *aio.Co, t *CopyTask) error {
-	st := c.status(co, t)
-	c.shrink(t, st.Bytes)
-	if c.opts.SkipUnallocated && st.Flags&StatusAllocated == 0 {
-		c.end(t, false)
-		return nil
-	}
 	bytes := min(t.Bytes, c.length-t.Offset)
-	if err := c.transfer(co, t.Offset, bytes, st.Flags&StatusZero != 0); err != nil {
+	if err := c.transfer(co, t.Offset, bytes, t.zero); err != nil {
 		c.end(t, true)
 		return err
 	}
 	if c.opts.Progress != nil {
-		c.opts.Progress.Add(bytes)
+		c.opts.Progress.Add(t.Bytes)
 	}
 	c.end(t, false)
 	if c.opts.DiscardSource {
@@ -344,45 +368,30 @@ func copyError(err error, read bool) error {
 	return &CopyError{read, err}
 }
 
-// SkipUnallocated takes the unallocated beginning of an area out of what is to
-// be copied. It returns how far it came, in bytes, and whether it was
-// unallocated.
-func (c *BlockCopy) SkipUnallocated(co *aio.Co, offset int64) (bytes int64, skipped bool, err error) {
+// ForgetUnallocated takes what the source's backing file has out of what is to
+// be copied, from offset on: one area, up to the returned offset; -1 behind the
+// end.
+func (c *BlockCopy) ForgetUnallocated(co *aio.Co, offset int64) (next int64, err error) {
+	if offset >= c.length {
+		return -1, nil
+	}
 	n := c.source.node
-	allocated, bytes, err := c.allocated(co, n, offset)
-	if err != nil || allocated {
-		return bytes, false, err
+	depth, bytes, err := n.CoIsAllocatedAbove(co, n.BackingOf(), false, offset, c.length-offset)
+	if err != nil {
+		return 0, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.bits.Use(func(b *hbitmap.Bitmap) { b.Reset(offset, bytes) })
-	c.announceLocked()
-	return bytes, true, nil
-}
-
-// allocated tells whether the node over its backing file decides what is read
-// at offset, and for how many bytes, in whole clusters. A cluster is allocated
-// if a part of it is.
-func (c *BlockCopy) allocated(co *aio.Co, n *Node, offset int64) (bool, int64, error) {
-	base := n.BackingOf()
-	var clear int64 // unallocated bytes so far
-	for at := offset; at < c.length; {
-		depth, bytes, err := n.CoIsAllocatedAbove(co, base, false, at, c.length-at)
-		if err != nil {
-			return false, 0, err
-		}
-		end := at + bytes
-		switch {
-		case bytes == 0:
-			return false, alignUp(c.length, c.cluster) - offset, nil
-		case depth > 0 && clear < c.cluster:
-			return true, alignUp(end-offset, c.cluster), nil
-		case depth > 0:
-			return false, alignDown(clear, c.cluster), nil
-		}
-		at, clear = end, end-offset
+	end := offset + bytes
+	if end < c.length {
+		end = alignDown(end, c.cluster)
 	}
-	return false, alignUp(c.length, c.cluster) - offset, nil
+	switch {
+	case depth > 0 || bytes < c.cluster && end < c.length:
+		// A cluster is allocated if a part of it is.
+		return alignUp(offset+max(bytes, 1), c.cluster), nil
+	default:
+		c.Forget(offset, end-offset)
+		return end, nil
+	}
 }
 
 // Forget takes an area out of what is to be copied, as far as it is whole

@@ -52,3 +52,13 @@ func (g *Graph) OpenInternal(l *aio.Lock, f Internal) (*Node, error) {
 	}
 	return n, nil
 }
+
+// IsInserted tells whether the node's medium is there.
+func (n *Node) IsInserted(c aio.Caller) bool {
+	m, ok := n.instance.(Inserter)
+	if !ok {
+		return true
+	}
+	inserted, err := aio.Mixed(c, n.Context(), "is_inserted", func(co *aio.Co) (bool, error) { return m.CoIsInserted(co), nil })
+	return err == nil && inserted
+}

@@ -153,6 +153,7 @@ func (i *Instance) register() {
 	i.registerJobs(t)
 	i.registerBlockJobs(t)
 	i.registerBlockJobStream(t)
+	i.registerBackup(t)
 	i.registerBlockCreate(t)
 	i.registerBlockExport(t)
 	i.registerQOM(t)

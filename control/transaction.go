@@ -118,6 +118,10 @@ func actionOf(a *schema.TransactionAction) transactionAction {
 		default:
 			return bitmapEnableAction{&v.Data, a.Type == schema.TransactionActionKindBlockDirtyBitmapEnable}
 		}
+	case *schema.BlockdevBackupWrapper:
+		return backupAction{&v.Data}
+	case *schema.DriveBackupWrapper:
+		return driveBackupAction{&v.Data}
 	case *schema.BlockdevSnapshotWrapper:
 		return snapshotAction{&v.Data}
 	case *schema.BlockdevSnapshotInternalWrapper:

@@ -245,7 +245,7 @@ func TestTransaction(t *testing.T) {
 	i.kind.(*work).prepare = qerrTest("no space")
 	i.Start(w.l)
 	j.Start(w.l)
-	w.expect("i created, j created, i running, j running, i waiting, j waiting, j pending, i pending, i aborting, " +
+	w.expect("i created, j created, i running, j running, j waiting, i waiting, j pending, i pending, i aborting, " +
 		"j aborting, j abort, j clean, j concluded, i abort, i clean, i concluded")
 	w.check(i.Err(w.l), "no space")
 	w.check(j.Err(w.l), "Operation canceled")

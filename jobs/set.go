@@ -104,7 +104,7 @@ func (s *Set) List(*aio.Lock) []*Job {
 // Close cancels all jobs and waits for their ends, the newest first.
 func (s *Set) Close(l *aio.Lock) {
 	for len(s.jobs) > 0 {
-		s.jobs[0].end(l)
+		s.jobs[0].End(l)
 	}
 }
 

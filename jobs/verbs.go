@@ -111,8 +111,8 @@ func (j *Job) requestCancel(l *aio.Lock, force bool) {
 	}
 }
 
-// end ends the job whatever its state.
-func (j *Job) end(l *aio.Lock) {
+// End ends the job whatever its state.
+func (j *Job) End(l *aio.Lock) {
 	if j.status < Concluded {
 		j.cancel(l, true)
 		j.finish(l)

@@ -28,6 +28,8 @@ const (
 	commandBlockdevSnapshot
 	commandChangeBackingFile
 	commandBlockCommit
+	commandDriveBackup
+	commandBlockdevBackup
 	commandQueryNamedBlockNodes
 	commandXDebugQueryBlockGraph
 	commandBlockDirtyBitmapAdd
@@ -124,6 +126,8 @@ var commandInfos = [...]commandInfo{
 	{name: "blockdev-snapshot", order: commandBlockdevSnapshot, since: 0x0205, allowPreconfig: true, features: []string{"allow-write-only-overlay"}},
 	{name: "change-backing-file", order: commandChangeBackingFile, since: 0x0201, allowPreconfig: true},
 	{name: "block-commit", order: commandBlockCommit, since: 0x0103, allowPreconfig: true},
+	{name: "drive-backup", order: commandDriveBackup, since: 0x0106, allowPreconfig: true, features: []string{"deprecated"}},
+	{name: "blockdev-backup", order: commandBlockdevBackup, since: 0x0203, allowPreconfig: true},
 	{name: "query-named-block-nodes", order: commandQueryNamedBlockNodes, since: 0x0200, allowPreconfig: true},
 	{name: "x-debug-query-block-graph", order: commandXDebugQueryBlockGraph, since: 0x0400, allowPreconfig: true, features: []string{"unstable"}},
 	{name: "block-dirty-bitmap-add", order: commandBlockDirtyBitmapAdd, since: 0x0204, allowPreconfig: true},
@@ -332,6 +336,22 @@ func (t *Table) BlockCommit(h func(context.Context, *BlockCommitArguments) error
 	registerActionWith(t, 15, h)
 }
 
+// DriveBackup registers the handler of drive-backup. Copies a node as it is
+// now into an image that is opened by its file name, or made for the purpose.
+//
+// Since QEMU 1.6.
+func (t *Table) DriveBackup(h func(context.Context, *DriveBackup) error) {
+	registerActionWith(t, 16, h)
+}
+
+// BlockdevBackup registers the handler of blockdev-backup. Copies a node as it
+// is now into another one, while it changes.
+//
+// Since QEMU 2.3.
+func (t *Table) BlockdevBackup(h func(context.Context, *BlockdevBackup) error) {
+	registerActionWith(t, 17, h)
+}
+
 // QueryNamedBlockNodes registers the handler of query-named-block-nodes. Lists
 // the nodes that have names.
 //
@@ -339,7 +359,7 @@ func (t *Table) BlockCommit(h func(context.Context, *BlockCommitArguments) error
 //
 // Since QEMU 2.0.
 func (t *Table) QueryNamedBlockNodes(h func(context.Context, *QueryNamedBlockNodesArguments) ([]*BlockDeviceInfo, error)) {
-	registerQueryWith(t, 16, h, returnList)
+	registerQueryWith(t, 18, h, returnList)
 }
 
 // XDebugQueryBlockGraph registers the handler of x-debug-query-block-graph.
@@ -349,7 +369,7 @@ func (t *Table) QueryNamedBlockNodes(h func(context.Context, *QueryNamedBlockNod
 //
 // Since QEMU 4.0.
 func (t *Table) XDebugQueryBlockGraph(h func(context.Context) (*XDbgBlockGraph, error)) {
-	registerQuery(t, 17, h, returnObject)
+	registerQuery(t, 19, h, returnObject)
 }
 
 // BlockDirtyBitmapAdd registers the handler of block-dirty-bitmap-add. Begins
@@ -357,7 +377,7 @@ func (t *Table) XDebugQueryBlockGraph(h func(context.Context) (*XDbgBlockGraph, 
 //
 // Since QEMU 2.4.
 func (t *Table) BlockDirtyBitmapAdd(h func(context.Context, *BlockDirtyBitmapAdd) error) {
-	registerActionWith(t, 18, h)
+	registerActionWith(t, 20, h)
 }
 
 // BlockDirtyBitmapRemove registers the handler of block-dirty-bitmap-remove.
@@ -365,7 +385,7 @@ func (t *Table) BlockDirtyBitmapAdd(h func(context.Context, *BlockDirtyBitmapAdd
 //
 // Since QEMU 2.4.
 func (t *Table) BlockDirtyBitmapRemove(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 19, h)
+	registerActionWith(t, 21, h)
 }
 
 // BlockDirtyBitmapClear registers the handler of block-dirty-bitmap-clear.
@@ -373,7 +393,7 @@ func (t *Table) BlockDirtyBitmapRemove(h func(context.Context, *BlockDirtyBitmap
 //
 // Since QEMU 2.4.
 func (t *Table) BlockDirtyBitmapClear(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 20, h)
+	registerActionWith(t, 22, h)
 }
 
 // BlockDirtyBitmapEnable registers the handler of block-dirty-bitmap-enable.
@@ -381,7 +401,7 @@ func (t *Table) BlockDirtyBitmapClear(h func(context.Context, *BlockDirtyBitmap)
 //
 // Since QEMU 4.0.
 func (t *Table) BlockDirtyBitmapEnable(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 21, h)
+	registerActionWith(t, 23, h)
 }
 
 // BlockDirtyBitmapDisable registers the handler of block-dirty-bitmap-disable.
@@ -389,7 +409,7 @@ func (t *Table) BlockDirtyBitmapEnable(h func(context.Context, *BlockDirtyBitmap
 //
 // Since QEMU 4.0.
 func (t *Table) BlockDirtyBitmapDisable(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 22, h)
+	registerActionWith(t, 24, h)
 }
 
 // BlockDirtyBitmapMerge registers the handler of block-dirty-bitmap-merge.
@@ -397,7 +417,7 @@ func (t *Table) BlockDirtyBitmapDisable(h func(context.Context, *BlockDirtyBitma
 //
 // Since QEMU 4.0.
 func (t *Table) BlockDirtyBitmapMerge(h func(context.Context, *BlockDirtyBitmapMerge) error) {
-	registerActionWith(t, 23, h)
+	registerActionWith(t, 25, h)
 }
 
 // XDebugBlockDirtyBitmapSha256 registers the handler of
@@ -407,7 +427,7 @@ func (t *Table) BlockDirtyBitmapMerge(h func(context.Context, *BlockDirtyBitmapM
 //
 // Since QEMU 2.10.
 func (t *Table) XDebugBlockDirtyBitmapSha256(h func(context.Context, *BlockDirtyBitmap) (*BlockDirtyBitmapSha256, error)) {
-	registerQueryWith(t, 24, h, returnObject)
+	registerQueryWith(t, 26, h, returnObject)
 }
 
 // BlockStream registers the handler of block-stream. Copies the data of the
@@ -415,7 +435,7 @@ func (t *Table) XDebugBlockDirtyBitmapSha256(h func(context.Context, *BlockDirty
 //
 // Since QEMU 1.1.
 func (t *Table) BlockStream(h func(context.Context, *BlockStreamArguments) error) {
-	registerActionWith(t, 25, h)
+	registerActionWith(t, 27, h)
 }
 
 // BlockJobSetSpeed registers the handler of block-job-set-speed. Limits how
@@ -423,7 +443,7 @@ func (t *Table) BlockStream(h func(context.Context, *BlockStreamArguments) error
 //
 // Since QEMU 1.1.
 func (t *Table) BlockJobSetSpeed(h func(context.Context, *BlockJobSetSpeedArguments) error) {
-	registerActionWith(t, 26, h)
+	registerActionWith(t, 28, h)
 }
 
 // BlockJobCancel registers the handler of block-job-cancel. Ends a block job
@@ -432,7 +452,7 @@ func (t *Table) BlockJobSetSpeed(h func(context.Context, *BlockJobSetSpeedArgume
 //
 // Since QEMU 1.1.
 func (t *Table) BlockJobCancel(h func(context.Context, *BlockJobCancelArguments) error) {
-	registerActionWith(t, 27, h)
+	registerActionWith(t, 29, h)
 }
 
 // BlockJobPause registers the handler of block-job-pause. Pauses a block job
@@ -440,7 +460,7 @@ func (t *Table) BlockJobCancel(h func(context.Context, *BlockJobCancelArguments)
 //
 // Since QEMU 1.3.
 func (t *Table) BlockJobPause(h func(context.Context, *BlockJobPauseArguments) error) {
-	registerActionWith(t, 28, h)
+	registerActionWith(t, 30, h)
 }
 
 // BlockJobResume registers the handler of block-job-resume. Lets a block job
@@ -448,7 +468,7 @@ func (t *Table) BlockJobPause(h func(context.Context, *BlockJobPauseArguments) e
 //
 // Since QEMU 1.3.
 func (t *Table) BlockJobResume(h func(context.Context, *BlockJobResumeArguments) error) {
-	registerActionWith(t, 29, h)
+	registerActionWith(t, 31, h)
 }
 
 // BlockJobComplete registers the handler of block-job-complete. Ends a block
@@ -456,7 +476,7 @@ func (t *Table) BlockJobResume(h func(context.Context, *BlockJobResumeArguments)
 //
 // Since QEMU 1.3.
 func (t *Table) BlockJobComplete(h func(context.Context, *BlockJobCompleteArguments) error) {
-	registerActionWith(t, 30, h)
+	registerActionWith(t, 32, h)
 }
 
 // BlockJobDismiss registers the handler of block-job-dismiss. Takes a block
@@ -464,7 +484,7 @@ func (t *Table) BlockJobComplete(h func(context.Context, *BlockJobCompleteArgume
 //
 // Since QEMU 2.12.
 func (t *Table) BlockJobDismiss(h func(context.Context, *BlockJobDismissArguments) error) {
-	registerActionWith(t, 31, h)
+	registerActionWith(t, 33, h)
 }
 
 // BlockJobFinalize registers the handler of block-job-finalize. Lets a block
@@ -472,7 +492,7 @@ func (t *Table) BlockJobDismiss(h func(context.Context, *BlockJobDismissArgument
 //
 // Since QEMU 2.12.
 func (t *Table) BlockJobFinalize(h func(context.Context, *BlockJobFinalizeArguments) error) {
-	registerActionWith(t, 32, h)
+	registerActionWith(t, 34, h)
 }
 
 // BlockJobChange registers the handler of block-job-change. Changes a block
@@ -480,14 +500,14 @@ func (t *Table) BlockJobFinalize(h func(context.Context, *BlockJobFinalizeArgume
 //
 // Since QEMU 8.2.
 func (t *Table) BlockJobChange(h func(context.Context, *BlockJobChangeOptions) error) {
-	registerActionWith(t, 33, h)
+	registerActionWith(t, 35, h)
 }
 
 // BlockdevAdd registers the handler of blockdev-add. Opens a node.
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
-	registerActionWith(t, 34, h)
+	registerActionWith(t, 36, h)
 }
 
 // BlockdevReopen registers the handler of blockdev-reopen. Gives open nodes
@@ -496,7 +516,7 @@ func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
 //
 // Since QEMU 6.1.
 func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments) error) {
-	registerActionWith(t, 35, h)
+	registerActionWith(t, 37, h)
 }
 
 // BlockdevDel registers the handler of blockdev-del. Closes a node that
@@ -504,7 +524,7 @@ func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments)
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error) {
-	registerActionWith(t, 36, h)
+	registerActionWith(t, 38, h)
 }
 
 // BlockdevSetActive registers the handler of blockdev-set-active. Takes a node
@@ -513,7 +533,7 @@ func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error
 //
 // Since QEMU 10.0.
 func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArguments) error) {
-	registerActionWith(t, 37, h)
+	registerActionWith(t, 39, h)
 }
 
 // BlockdevCreate registers the handler of blockdev-create. Starts a job that
@@ -521,7 +541,7 @@ func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArgu
 //
 // Since QEMU 3.0.
 func (t *Table) BlockdevCreate(h func(context.Context, *BlockdevCreateArguments) error) {
-	registerActionWith(t, 38, h)
+	registerActionWith(t, 40, h)
 }
 
 // XBlockdevAmend registers the handler of x-blockdev-amend. Starts a job that
@@ -530,7 +550,7 @@ func (t *Table) BlockdevCreate(h func(context.Context, *BlockdevCreateArguments)
 //
 // Since QEMU 5.1.
 func (t *Table) XBlockdevAmend(h func(context.Context, *XBlockdevAmendArguments) error) {
-	registerActionWith(t, 39, h)
+	registerActionWith(t, 41, h)
 }
 
 // BlockSetWriteThreshold registers the handler of block-set-write-threshold.
@@ -539,7 +559,7 @@ func (t *Table) XBlockdevAmend(h func(context.Context, *XBlockdevAmendArguments)
 //
 // Since QEMU 2.3.
 func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThresholdArguments) error) {
-	registerActionWith(t, 40, h)
+	registerActionWith(t, 42, h)
 }
 
 // XBlockdevSetIothread registers the handler of x-blockdev-set-iothread. Moves
@@ -547,7 +567,7 @@ func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThr
 //
 // Since QEMU 2.12.
 func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothreadArguments) error) {
-	registerActionWith(t, 41, h)
+	registerActionWith(t, 43, h)
 }
 
 // BlockdevSnapshotInternalSync registers the handler of
@@ -555,7 +575,7 @@ func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothre
 //
 // Since QEMU 1.7.
 func (t *Table) BlockdevSnapshotInternalSync(h func(context.Context, *BlockdevSnapshotInternal) error) {
-	registerActionWith(t, 42, h)
+	registerActionWith(t, 44, h)
 }
 
 // BlockdevSnapshotDeleteInternalSync registers the handler of
@@ -565,7 +585,7 @@ func (t *Table) BlockdevSnapshotInternalSync(h func(context.Context, *BlockdevSn
 //
 // Since QEMU 1.7.
 func (t *Table) BlockdevSnapshotDeleteInternalSync(h func(context.Context, *BlockdevSnapshotDeleteInternalSyncArguments) (*SnapshotInfo, error)) {
-	registerQueryWith(t, 43, h, returnObject)
+	registerQueryWith(t, 45, h, returnObject)
 }
 
 // NbdServerStart registers the handler of nbd-server-start. Starts the NBD
@@ -573,7 +593,7 @@ func (t *Table) BlockdevSnapshotDeleteInternalSync(h func(context.Context, *Bloc
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) error) {
-	registerActionWith(t, 44, h)
+	registerActionWith(t, 46, h)
 }
 
 // NbdServerAdd registers the handler of nbd-server-add. Makes an NBD export
@@ -581,7 +601,7 @@ func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) 
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error) {
-	registerActionWith(t, 45, h)
+	registerActionWith(t, 47, h)
 }
 
 // NbdServerRemove registers the handler of nbd-server-remove. Removes an NBD
@@ -589,7 +609,7 @@ func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error
 //
 // Since QEMU 2.12.
 func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArguments) error) {
-	registerActionWith(t, 46, h)
+	registerActionWith(t, 48, h)
 }
 
 // NbdServerStop registers the handler of nbd-server-stop. Stops the NBD
@@ -597,14 +617,14 @@ func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArgument
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStop(h func(context.Context) error) {
-	registerAction(t, 47, h)
+	registerAction(t, 49, h)
 }
 
 // BlockExportAdd registers the handler of block-export-add. Makes an export.
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) error) {
-	registerActionWith(t, 48, h)
+	registerActionWith(t, 50, h)
 }
 
 // BlockExportDel registers the handler of block-export-del. Removes an export.
@@ -612,7 +632,7 @@ func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) erro
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments) error) {
-	registerActionWith(t, 49, h)
+	registerActionWith(t, 51, h)
 }
 
 // QueryBlockExports registers the handler of query-block-exports. Lists the
@@ -622,7 +642,7 @@ func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments)
 //
 // Since QEMU 5.2.
 func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, error)) {
-	registerQuery(t, 50, h, returnList)
+	registerQuery(t, 52, h, returnList)
 }
 
 // QueryChardev registers the handler of query-chardev. Lists the character
@@ -632,7 +652,7 @@ func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, e
 //
 // Since QEMU 0.14.
 func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
-	registerQuery(t, 51, h, returnList)
+	registerQuery(t, 53, h, returnList)
 }
 
 // QueryChardevBackends registers the handler of query-chardev-backends. Lists
@@ -642,7 +662,7 @@ func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
 //
 // Since QEMU 2.0.
 func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendInfo, error)) {
-	registerQuery(t, 52, h, returnList)
+	registerQuery(t, 54, h, returnList)
 }
 
 // RingbufWrite registers the handler of ringbuf-write. Writes to a ring
@@ -650,7 +670,7 @@ func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendI
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) error) {
-	registerActionWith(t, 53, h)
+	registerActionWith(t, 55, h)
 }
 
 // RingbufRead registers the handler of ringbuf-read. Takes bytes out of a ring
@@ -660,7 +680,7 @@ func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) err
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (string, error)) {
-	registerQueryWith(t, 54, h, returnScalar(appendString))
+	registerQueryWith(t, 56, h, returnScalar(appendString))
 }
 
 // ChardevAdd registers the handler of chardev-add. Makes a character device.
@@ -669,7 +689,7 @@ func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (stri
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 55, h, returnObject)
+	registerQueryWith(t, 57, h, returnObject)
 }
 
 // ChardevChange registers the handler of chardev-change. Replaces what stands
@@ -679,7 +699,7 @@ func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*Chard
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 56, h, returnObject)
+	registerQueryWith(t, 58, h, returnObject)
 }
 
 // ChardevRemove registers the handler of chardev-remove. Removes a character
@@ -687,7 +707,7 @@ func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) error) {
-	registerActionWith(t, 57, h)
+	registerActionWith(t, 59, h)
 }
 
 // ChardevSendBreak registers the handler of chardev-send-break. Sends a break
@@ -695,7 +715,7 @@ func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) e
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArguments) error) {
-	registerActionWith(t, 58, h)
+	registerActionWith(t, 60, h)
 }
 
 // Transaction registers the handler of transaction. Does several things at one
@@ -703,7 +723,7 @@ func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArgume
 //
 // Since QEMU 1.1.
 func (t *Table) Transaction(h func(context.Context, *TransactionArguments) error) {
-	registerActionWith(t, 59, h)
+	registerActionWith(t, 61, h)
 }
 
 // QmpCapabilities registers the handler of qmp_capabilities. Ends the
@@ -711,7 +731,7 @@ func (t *Table) Transaction(h func(context.Context, *TransactionArguments) error
 //
 // Since QEMU 0.13.
 func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArguments) error) {
-	registerActionWith(t, 60, h)
+	registerActionWith(t, 62, h)
 }
 
 // QueryVersion registers the handler of query-version. Tells the version of
@@ -721,7 +741,7 @@ func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArgument
 //
 // Since QEMU 0.14.
 func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
-	registerQuery(t, 61, h, returnObject)
+	registerQuery(t, 63, h, returnObject)
 }
 
 // QueryCommands registers the handler of query-commands. Lists the commands.
@@ -730,7 +750,7 @@ func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
-	registerQuery(t, 62, h, returnList)
+	registerQuery(t, 64, h, returnList)
 }
 
 // Quit registers the handler of quit. Ends the program. The reply is sent when
@@ -738,7 +758,7 @@ func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) Quit(h func(context.Context) error) {
-	registerAction(t, 63, h)
+	registerAction(t, 65, h)
 }
 
 // QueryQmpSchema registers the handler of query-qmp-schema. Describes all
@@ -749,7 +769,7 @@ func (t *Table) Quit(h func(context.Context) error) {
 //
 // Since QEMU 2.5.
 func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
-	registerQuery(t, 64, h, returnList)
+	registerQuery(t, 66, h, returnList)
 }
 
 // QomList registers the handler of qom-list. Lists the properties of an
@@ -759,7 +779,7 @@ func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
 //
 // Since QEMU 1.2.
 func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 65, h, returnList)
+	registerQueryWith(t, 67, h, returnList)
 }
 
 // QomGet registers the handler of qom-get. Reads a property.
@@ -768,14 +788,14 @@ func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPro
 //
 // Since QEMU 1.2.
 func (t *Table) QomGet(h func(context.Context, *QomGetArguments) (Any, error)) {
-	registerQueryWith(t, 66, h, returnScalar(appendAny))
+	registerQueryWith(t, 68, h, returnScalar(appendAny))
 }
 
 // QomSet registers the handler of qom-set. Changes a property.
 //
 // Since QEMU 1.2.
 func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
-	registerActionWith(t, 67, h)
+	registerActionWith(t, 69, h)
 }
 
 // QomListTypes registers the handler of qom-list-types. Lists types of
@@ -785,7 +805,7 @@ func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
 //
 // Since QEMU 1.1.
 func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]*ObjectTypeInfo, error)) {
-	registerQueryWith(t, 68, h, returnList)
+	registerQueryWith(t, 70, h, returnList)
 }
 
 // QomListProperties registers the handler of qom-list-properties. Lists the
@@ -796,14 +816,14 @@ func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]
 //
 // Since QEMU 2.12.
 func (t *Table) QomListProperties(h func(context.Context, *QomListPropertiesArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 69, h, returnList)
+	registerQueryWith(t, 71, h, returnList)
 }
 
 // ObjectAdd registers the handler of object-add. Makes an object.
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
-	registerActionWith(t, 70, h)
+	registerActionWith(t, 72, h)
 }
 
 // ObjectDel registers the handler of object-del. Removes an object that nobody
@@ -811,7 +831,7 @@ func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
-	registerActionWith(t, 71, h)
+	registerActionWith(t, 73, h)
 }
 
 // DeviceAdd registers the handler of device_add. Plugs in a device. Its
@@ -821,7 +841,7 @@ func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
 //
 // The arguments are not checked: the handler does that.
 func (t *Table) DeviceAdd(h RawHandler) {
-	t.register(72, h)
+	t.register(74, h)
 }
 
 // DeviceDel registers the handler of device_del. Asks for a device to be
@@ -830,7 +850,7 @@ func (t *Table) DeviceAdd(h RawHandler) {
 //
 // Since QEMU 0.14.
 func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
-	registerActionWith(t, 73, h)
+	registerActionWith(t, 75, h)
 }
 
 // Stop registers the handler of stop. Stops the machine. It has no effect on
@@ -838,14 +858,14 @@ func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Stop(h func(context.Context) error) {
-	registerAction(t, 74, h)
+	registerAction(t, 76, h)
 }
 
 // Cont registers the handler of cont. Lets the machine run.
 //
 // Since QEMU 0.14.
 func (t *Table) Cont(h func(context.Context) error) {
-	registerAction(t, 75, h)
+	registerAction(t, 77, h)
 }
 
 // HumanMonitorCommand registers the handler of human-monitor-command. Runs a
@@ -855,7 +875,7 @@ func (t *Table) Cont(h func(context.Context) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommandArguments) (string, error)) {
-	registerQueryWith(t, 76, h, returnScalar(appendString))
+	registerQueryWith(t, 78, h, returnScalar(appendString))
 }
 
 // Getfd registers the handler of getfd. Names the file descriptor that came
@@ -863,7 +883,7 @@ func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommand
 //
 // Since QEMU 0.14.
 func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
-	registerActionWith(t, 77, h)
+	registerActionWith(t, 79, h)
 }
 
 // Closefd registers the handler of closefd. Closes a descriptor that getfd
@@ -871,7 +891,7 @@ func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
-	registerActionWith(t, 78, h)
+	registerActionWith(t, 80, h)
 }
 
 // AddFd registers the handler of add-fd. Adds the file descriptor that came
@@ -881,7 +901,7 @@ func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, error)) {
-	registerQueryWith(t, 79, h, returnObject)
+	registerQueryWith(t, 81, h, returnObject)
 }
 
 // RemoveFd registers the handler of remove-fd. Takes descriptors out of a set.
@@ -889,7 +909,7 @@ func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, erro
 //
 // Since QEMU 1.2.
 func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
-	registerActionWith(t, 80, h)
+	registerActionWith(t, 82, h)
 }
 
 // QueryFdsets registers the handler of query-fdsets. Lists the sets of
@@ -899,5 +919,5 @@ func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) QueryFdsets(h func(context.Context) ([]*FdsetInfo, error)) {
-	registerQuery(t, 81, h, returnList)
+	registerQuery(t, 83, h, returnList)
 }

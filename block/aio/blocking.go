@@ -57,10 +57,18 @@ func (c *Context) MaxBlocking() int { return int(c.blocking.max.Load()) }
 // requests, no second BeginBlocking.
 func (co *Co) BeginBlocking() {
 	co.LeaveTurn()
+	co.BeginBrief()
+}
+
+// BeginBrief is BeginBlocking for system calls that answer from memory: the
+// reference has no thread for them and goes on in its event loop. The turn is
+// kept unless there are too many coroutines.
+func (co *Co) BeginBrief() {
 	b := &co.ctx.blocking
 	if b.enter() {
 		return
 	}
+	co.LeaveTurn()
 	if w := b.queue(); w != nil {
 		co.Yield(func() { <-w.turn })
 	}

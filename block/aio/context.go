@@ -27,6 +27,8 @@ type Context struct {
 	// soon are functions to run before the lock is given back. Whoever holds
 	// the lock owns it, or has lent it to a coroutine.
 	soon []func(*Lock)
+	// ends are what follows from the ends of coroutines, the newest last.
+	ends []func(*Lock)
 	// between is held while posted functions run that nobody polls for; nil
 	// for no such lock.
 	between sync.Locker
@@ -236,12 +238,22 @@ func (c *Context) postedLoop() {
 }
 
 func (c *Context) runSoon(l *Lock) {
-	for len(c.soon) > 0 {
-		fn := c.soon[0]
-		c.soon = c.soon[1:]
+	for len(c.soon) > 0 || len(c.ends) > 0 {
+		var fn func(*Lock)
+		if len(c.soon) > 0 {
+			fn, c.soon = c.soon[0], c.soon[1:]
+		} else {
+			last := len(c.ends) - 1
+			fn, c.ends = c.ends[last], c.ends[:last]
+		}
 		fn(l)
 	}
 }
+
+// atEnd is Later for what follows from the end of a coroutine: it comes last, and
+// of several that have ended meanwhile the last one goes first (observed:
+// transaction/backup-grouped-finalize).
+func (c *Context) atEnd(fn func(*Lock)) { c.ends = append(c.ends, fn) }
 
 func (c *Context) runPosted(l *Lock) {
 	for {

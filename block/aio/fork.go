@@ -5,5 +5,5 @@ package aio
 // without a turn of home takes one first. exit runs as that of [Context.Start].
 func (co *Co) Fork(home *Context, op string, fn func(*Co), exit func(*Lock, *PanicError)) {
 	co.TakeTurn(home)
-	co.ctx.launch(home, op, fn, exit)
+	co.ctx.launch(home, op, fn, exit, (*Context).Later)
 }

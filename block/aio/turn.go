@@ -18,12 +18,12 @@ func lend(lender *Context) *turn { return &turn{lender, make(chan struct{})} }
 // given back or the next time its holder polls.
 func (c *Context) Start(l *Lock, op string, fn func(*Co), exit func(*Lock, *PanicError)) {
 	l.mustHold()
-	c.launch(l.ctx, op, fn, exit)
+	c.launch(l.ctx, op, fn, exit, (*Context).atEnd)
 }
 
 // launch starts a coroutine on a turn of home, which the caller has the right
-// to lend.
-func (c *Context) launch(home *Context, op string, fn func(*Co), exit func(*Lock, *PanicError)) {
+// to lend. later is how exit comes to run if all of it happened on turns.
+func (c *Context) launch(home *Context, op string, fn func(*Co), exit func(*Lock, *PanicError), later func(*Context, func(*Lock))) {
 	t := lend(home)
 	c.coroutines.Add(1)
 	c.spawnedEver.Add(1)
@@ -39,7 +39,7 @@ func (c *Context) launch(home *Context, op string, fn func(*Co), exit func(*Lock
 		if t == nil {
 			home.Post(finish)
 		} else {
-			t.lender.Later(finish)
+			later(t.lender, finish)
 			close(t.left)
 		}
 	}()

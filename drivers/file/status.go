@@ -18,7 +18,7 @@ func (n *regular) CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) 
 	if !wantZero {
 		return st, nil
 	}
-	co.BeginBlocking()
+	co.BeginBrief()
 	defer co.EndBlocking()
 	hole, end := n.file.extent(offset)
 	if hole {

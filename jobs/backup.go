@@ -1,0 +1,416 @@
+package jobs
+
+import (
+	"errors"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/block/hbitmap"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// BackupSync says what a backup copies, as in the QAPI type MirrorSyncMode.
+type BackupSync uint8
+
+// The modes. SyncNone saves only what is overwritten, until it is cancelled.
+const (
+	SyncTop BackupSync = iota
+	SyncFull
+	SyncNone
+	SyncIncremental
+	SyncBitmap
+)
+
+func (s BackupSync) String() string {
+	return [...]string{"top", "full", "none", "incremental", "bitmap"}[s]
+}
+
+// BitmapMode says what becomes of a backup's bitmap, as in the QAPI type
+// BitmapSyncMode.
+type BitmapMode uint8
+
+// The modes: what was copied is clean afterwards, if the job succeeded; never;
+// also if it failed.
+const (
+	OnSuccess BitmapMode = iota
+	Never
+	Always
+)
+
+// BackupParams describe a backup.
+type BackupParams struct {
+	Params
+	Graph          *block.Graph
+	Source, Target *block.Node
+	Speed          int64
+	Sync           BackupSync
+	// Bitmap says what is copied, or is told what was; nil if there is none.
+	Bitmap     *block.DirtyBitmap
+	BitmapMode BitmapMode
+	// Compress writes compressed clusters, DiscardSource discards what was
+	// copied.
+	Compress, DiscardSource    bool
+	SourceErrors, TargetErrors ErrorPolicy
+	// FilterName is the name of the filter over the source, "" for a generated
+	// one.
+	FilterName string
+	// MaxWorkers bounds the requests under way, MaxChunk the length of each in
+	// bytes (0: as it is best), MinCluster is the least that is copied at once.
+	MaxWorkers int64
+	MaxChunk   int64
+	MinCluster uint64
+}
+
+// CheckBitmap fails where what is said of a bitmap makes no sense: with the bitmap,
+// where a mode is given, and without.
+func (s BackupSync) CheckBitmap(bitmap *block.DirtyBitmap, mode *BitmapMode) error {
+	switch {
+	case bitmap == nil && mode != nil:
+		return qerr.New("Cannot specify bitmap sync mode without a bitmap")
+	case bitmap == nil:
+		return nil
+	case mode == nil:
+		return qerr.New("Bitmap sync mode must be given when providing a bitmap")
+	case s == SyncNone:
+		return qerr.New("sync mode '%s' does not produce meaningful bitmap outputs", s)
+	case *mode == Never && s != SyncBitmap && s != SyncIncremental:
+		return qerr.New("Bitmap sync mode 'never' has no meaningful effect when combined with sync mode '%s'", s)
+	}
+	return bitmap.Check(block.BitmapAllowReadOnly)
+}
+
+// backup copies a node as it was when the job was made: a filter over the
+// source saves what is overwritten, and the job copies the rest, both by the
+// same [block.BlockCopy].
+type backup struct {
+	p      BackupParams
+	job    *BlockJob
+	filter *block.Node
+	copy   *block.BlockCopy
+	// tracks: the bitmap has a successor.
+	tracks bool
+
+	// What follows changes in turns of the main context.
+
+	working int64            // workers under way
+	failed  *block.CopyError // the first failure that was not dealt with
+	waiting bool             // the job sleeps until a worker is done
+	idle    aio.Sleeper      // where it waits for all of them
+}
+
+// CreateBackup makes a backup of what the source holds now. The caller keeps
+// requests away from the source (a drained section) until the job is started
+// or given up.
+func (s *Set) CreateBackup(l *aio.Lock, p BackupParams) (*BlockJob, error) {
+	if err := p.check(l); err != nil {
+		return nil, err
+	}
+	k := &backup{p: p}
+	k.idle.Init(s.cfg.Main)
+	if err := k.create(l, s); err != nil {
+		k.Clean(l, nil)
+		return nil, err
+	}
+	return k.job, nil
+}
+
+// check refuses what cannot be.
+func (p *BackupParams) check(l *aio.Lock) error {
+	if p.Source == p.Target {
+		return qerr.New("Source and target cannot be the same")
+	}
+	for _, n := range []*block.Node{p.Source, p.Target} {
+		if !n.IsInserted(l) {
+			return qerr.New("Device is not inserted: %s", n.Name())
+		}
+	}
+	if p.Compress && p.Target.Limits().WriteFlags&block.ReqCompressed == 0 {
+		// The reference prints a name that it does not have.
+		return qerr.New("Compression is not supported for this drive ")
+	}
+	if err := p.Source.CheckBlocked(block.BlockOpBackupSource); err != nil {
+		return err
+	}
+	if err := p.Target.CheckBlocked(block.BlockOpBackupTarget); err != nil {
+		return err
+	}
+	switch {
+	case p.MaxWorkers < 1 || p.MaxWorkers > math.MaxInt32:
+		return qerr.New("max-workers must be between 1 and %d", math.MaxInt32)
+	case p.MaxChunk < 0:
+		return qerr.New("max-chunk must be zero (which means no limit) or positive")
+	}
+	return p.checkLengths(l)
+}
+
+func (p *BackupParams) checkLengths(l *aio.Lock) error {
+	length, err := p.Source.GetLength(l)
+	if err != nil {
+		return qerr.Prepend(err, "Unable to get length for '%s': ", p.Source.Name())
+	}
+	target, err := p.Target.GetLength(l)
+	if err != nil {
+		return qerr.Prepend(err, "Unable to get length for '%s': ", p.Target.Name())
+	}
+	if length != target {
+		return qerr.New("Source and target image have different sizes")
+	}
+	return nil
+}
+
+// create puts the filter over the source and makes the job. What it has done
+// when it fails is undone by Clean.
+func (k *backup) create(l *aio.Lock, s *Set) (err error) {
+	if k.p.Bitmap != nil {
+		if err := k.p.Bitmap.CreateSuccessor(l); err != nil {
+			return err
+		}
+		k.tracks = true
+	}
+	if k.filter, err = k.p.Graph.InsertFilter(l, k.filterOptions(), k.p.Source); err != nil {
+		return err
+	}
+	k.copy = k.filter.BlockCopy()
+	if k.p.MaxChunk > 0 && k.p.MaxChunk < k.copy.ClusterSize() {
+		return qerr.New("Required max-chunk (%d) is less than backup cluster size (%d)", k.p.MaxChunk, k.copy.ClusterSize())
+	}
+	job, err := s.CreateBlock(l, k, BlockParams{
+		Params: k.p.Params, Graph: k.p.Graph, Node: k.filter, Shared: block.PermAll, Speed: k.p.Speed,
+	})
+	if err != nil {
+		return err
+	}
+	k.job = job
+	k.choose()
+	k.copy.Configure(block.BlockCopyOptions{
+		SkipUnallocated: k.p.Sync == SyncTop,
+		DiscardSource:   k.p.DiscardSource,
+		Compress:        k.p.Compress,
+		MaxChunk:        k.p.MaxChunk,
+		Progress:        &job.Progress,
+	})
+	if k.p.DiscardSource {
+		err = k.filter.RefreshPerms(l)
+	}
+	if err == nil {
+		err = job.AddNode(l, "target", k.p.Target, 0, block.PermAll)
+	}
+	if err != nil {
+		job.GiveUp(l)
+	}
+	return err
+}
+
+func (k *backup) filterOptions() *block.Options {
+	o := block.NewOptions()
+	o.Set("driver", block.StringOpt("copy-before-write"))
+	if k.p.FilterName != "" {
+		o.Set("node-name", block.StringOpt(k.p.FilterName))
+	}
+	o.Set("file", block.StringOpt(k.p.Source.Name()))
+	o.Set("target", block.StringOpt(k.p.Target.Name()))
+	o.Set("min-cluster-size", block.StringOpt(strconv.FormatUint(k.p.MinCluster, 10)))
+	return o
+}
+
+// choose says what is to be copied: the filter began with everything.
+func (k *backup) choose() {
+	if k.p.Sync != SyncIncremental && k.p.Sync != SyncBitmap {
+		return
+	}
+	k.copy.Bitmap().Use(func(all *hbitmap.Bitmap) {
+		all.Clear()
+		k.p.Bitmap.Use(all.Merge)
+	})
+}
+
+func (k *backup) Type() Type { return Backup }
+
+// Run copies what the filter has not saved yet, or waits until the job is
+// cancelled.
+func (k *backup) Run(co *aio.Co, j *Job) error {
+	if k.p.Sync == SyncNone {
+		for !j.Cancelled() {
+			j.Yield(co)
+		}
+		return nil
+	}
+	if k.p.Sync == SyncTop {
+		if err := k.forgetUnallocated(co, j); err != nil {
+			return err
+		}
+	}
+	for !j.Cancelled() {
+		more := k.pass(co, j)
+		j.takeTurn(co)
+		if failure := k.failed; failure != nil {
+			k.failed = nil
+			if k.report(co, failure) == ReportError {
+				return failure.Err
+			}
+			// Others have a turn, also if it fails again and again.
+			j.Sleep(co, 0)
+		} else if !more {
+			return nil
+		}
+	}
+	return nil
+}
+
+// forgetUnallocated takes out what the backing file has before anything is
+// copied, so that users know how much there is.
+func (k *backup) forgetUnallocated(co *aio.Co, j *Job) error {
+	for offset := int64(0); offset >= 0 && !j.Cancelled(); {
+		j.PausePoint(co)
+		next, err := k.copy.ForgetUnallocated(co, offset)
+		if err != nil {
+			return err
+		}
+		offset = next
+	}
+	return nil
+}
+
+// pass copies everything once, as far as nothing fails. It tells whether there
+// may be more: what was to be saved for a write and could not.
+func (k *backup) pass(co *aio.Co, j *Job) (more bool) {
+	length := k.copy.Length()
+	for offset := int64(0); offset < length; {
+		k.waitForWorker(co, j)
+		if j.Cancelled() || k.failed != nil {
+			break
+		}
+		t := k.copy.Next(co, offset, length-offset)
+		if t == nil {
+			break
+		}
+		more = true
+		offset = t.Offset + t.Bytes
+		bytes := t.Bytes
+		k.start(co, t)
+		k.throttle(co, j, bytes)
+	}
+	k.waitIdle(co)
+	return k.copy.Wait(co, 0, length) || more
+}
+
+// waitForWorker pauses if there is a reason to, and waits while as many workers
+// are busy as there may be.
+func (k *backup) waitForWorker(co *aio.Co, j *Job) {
+	j.PausePoint(co)
+	for k.working >= k.p.MaxWorkers && !j.Cancelled() {
+		k.waiting = true
+		j.Yield(co)
+		k.waiting = false
+	}
+}
+
+// throttle waits as long as the speed demands after so many bytes more.
+func (k *backup) throttle(co *aio.Co, j *Job, bytes int64) {
+	j.takeTurn(co)
+	limiter := &k.job.limiter
+	for wait := limiter.Delay(bytes, time.Now()); wait > 0 && !j.Cancelled() && k.failed == nil; {
+		j.Sleep(co, wait) // or less, if something happens to the job
+		wait = limiter.Delay(0, time.Now())
+	}
+}
+
+// start lets a worker do a task.
+func (k *backup) start(co *aio.Co, t *block.CopyTask) {
+	var err error
+	k.job.takeTurn(co)
+	k.working++
+	co.Fork(k.job.set.cfg.Main, "backup", func(co *aio.Co) { err = k.copy.Run(co, t) }, func(l *aio.Lock, p *aio.PanicError) {
+		if p != nil {
+			err = p
+		}
+		k.done(l, err)
+	})
+}
+
+// done is told that a worker is done.
+func (k *backup) done(l *aio.Lock, err error) {
+	k.working--
+	if err != nil && k.failed == nil {
+		if !errors.As(err, &k.failed) {
+			k.failed = &block.CopyError{Err: err}
+		}
+		k.job.Wake(l)
+	}
+	if k.waiting {
+		k.job.Wake(l)
+	}
+	if k.working == 0 {
+		k.idle.Wake(l)
+	}
+}
+
+// waitIdle waits until no worker is busy.
+func (k *backup) waitIdle(co *aio.Co) {
+	k.job.takeTurn(co)
+	for k.working > 0 {
+		k.idle.Sleep(co, aio.Forever)
+	}
+}
+
+// report tells users of a failed request, and what is done about it.
+func (k *backup) report(co *aio.Co, failure *block.CopyError) ErrorAction {
+	op, policy := Write, k.p.TargetErrors
+	if failure.Read {
+		op, policy = Read, k.p.SourceErrors
+	}
+	return k.job.handle(co, op, policy, failure.Err)
+}
+
+// Pause lets the workers finish: a job at rest has nothing under way.
+func (k *backup) Pause(co *aio.Co, _ *Job) { k.waitIdle(co) }
+
+// Resume has nothing to do.
+func (k *backup) Resume(*aio.Co, *Job) {}
+
+// Commit and Abort decide what becomes of the bitmap.
+func (k *backup) Commit(*aio.Lock, *Job) { k.settleBitmap(true) }
+
+// Abort is the end of a job that failed or was cancelled.
+func (k *backup) Abort(*aio.Lock, *Job) { k.settleBitmap(false) }
+
+// settleBitmap leaves in the bitmap what was written since the beginning, and
+// what the target does not have.
+func (k *backup) settleBitmap(success bool) {
+	if !k.tracks {
+		return
+	}
+	k.tracks = false
+	if k.p.BitmapMode == Never || k.p.BitmapMode == OnSuccess && !success {
+		k.p.Bitmap.Reclaim()
+		return
+	}
+	b := k.p.Bitmap.Abdicate()
+	if !success {
+		var left *hbitmap.Bitmap
+		k.copy.Bitmap().Use(func(bits *hbitmap.Bitmap) { left = bits.Clone() })
+		b.Use(func(bits *hbitmap.Bitmap) { bits.Merge(left) })
+	}
+}
+
+// Clean takes the filter away.
+func (k *backup) Clean(l *aio.Lock, j *Job) {
+	if k.tracks {
+		k.tracks = false
+		k.p.Bitmap.Reclaim()
+	}
+	if k.filter == nil {
+		return
+	}
+	if j != nil {
+		j.block.ReleaseNodes(l)
+	}
+	filter := k.filter
+	k.filter = nil
+	// It takes nothing that its users do not take.
+	_ = k.p.Graph.DropFilter(l, filter)
+	k.p.Graph.Unref(l, filter)
+}
