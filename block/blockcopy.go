@@ -122,7 +122,7 @@ func copyCluster(l *aio.Lock, target *Node, least int64) (int64, error) {
 	case err == nil:
 		return max(least, info.ClusterSize), nil
 	case errors.Is(err, syscall.ENOTSUP) && !cow:
-		target.Complain("warning: The target block device doesn't provide information about the block size "+
+		target.graph.Warn("The target block device doesn't provide information about the block size "+
 			"and it doesn't have a backing file. The (default) block size of %d bytes is used. If the actual block size "+
 			"of the target exceeds this value, the backup may be unusable", least)
 		return least, nil

@@ -30,6 +30,9 @@ type Config struct {
 	// Complain receives lines about what went wrong in nobody's command, or
 	// behind its reply. It may run in any goroutine and must not block.
 	Complain func(line string)
+	// Warn receives a line for whoever gave the command, or the option, that is
+	// being followed: "warning: …". Nil: nobody hears of it.
+	Warn func(line string)
 	// Panicked is told of a panic in a coroutine that nobody waits for.
 	Panicked func(*aio.PanicError)
 	// DeviceName tells whether a name belongs to a device or named backend,
@@ -67,6 +70,14 @@ func (g *Graph) SocketFD(name string) (*os.File, error) {
 		return nil, qerr.New("only QEMU supports file descriptor passing")
 	}
 	return g.cfg.SocketFD(name)
+}
+
+// Warn tells the user whose command is being followed of what may go wrong
+// later.
+func (g *Graph) Warn(format string, args ...any) {
+	if g.cfg.Warn != nil {
+		g.cfg.Warn("warning: " + fmt.Sprintf(format, args...))
+	}
 }
 
 // Graph is a set of nodes and the edges between them, with everything that

@@ -52,8 +52,8 @@ type Config struct {
 	Stopped bool
 	// Background says that the process has no terminal of its own.
 	Background bool
-	// Notice receives lines for the user who gave the option that is being
-	// followed: "warning: …", "info: …". Nil: they go to the log.
+	// Notice receives lines for the user who gave the option, or the command,
+	// that is being followed: "warning: …", "info: …". Nil: they go to the log.
 	Notice func(line string)
 	// Complain receives lines about what went wrong in nobody's command: a
 	// client of an export that breaks the rules. Nil: they go to the log.
@@ -124,6 +124,7 @@ func New(cfg Config) *Instance {
 		WriteThreshold:      i.writeThreshold,
 		ImageCorrupted:      i.imageCorrupted,
 		Complain:            cfg.Complain,
+		Warn:                cfg.Notice,
 		Panicked:            i.panicked,
 		TLSClient:           i.tlsClient,
 		SocketFD:            i.socketFD,

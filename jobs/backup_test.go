@@ -77,10 +77,10 @@ func yieldAlways(n *block.Node) {
 // silent hears of jobs and says nothing.
 type silent struct{}
 
-func (silent) JobReady(*jobs.BlockJob)                                  {}
-func (silent) JobPending(*jobs.BlockJob)                                {}
-func (silent) JobCompleted(*jobs.BlockJob, error)                       {}
-func (silent) JobCancelled(*jobs.BlockJob)                              {}
+func (silent) JobReady(*jobs.BlockJob)                                   {}
+func (silent) JobPending(*jobs.BlockJob)                                 {}
+func (silent) JobCompleted(*jobs.BlockJob, error)                        {}
+func (silent) JobCancelled(*jobs.BlockJob)                               {}
 func (silent) JobError(*jobs.BlockJob, jobs.Operation, jobs.ErrorAction) {}
 
 // change writes, zeroes or discards somewhere.

@@ -15,13 +15,15 @@ type Limiter struct {
 	used       int64 // in the current slice
 }
 
-// SetSpeed sets the limit, in units a second; 0 is none.
+// SetSpeed sets the limit, in units a second; 0 is none. Work of the current
+// slice counts as if it had been so all the time (observed:
+// own/jobs/backup-speed).
 func (r *Limiter) SetSpeed(speed int64) {
 	if speed == 0 {
 		*r = Limiter{}
 		return
 	}
-	*r = Limiter{quota: max(speed/int64(time.Second/slice), 1)}
+	r.quota = max(speed/int64(time.Second/slice), 1)
 }
 
 // Delay is how long to wait before more work may be done, when n units have

@@ -23,9 +23,12 @@ func TestLimiter(t *testing.T) {
 	step(80*time.Millisecond, 1000, time.Second)
 	step(200*time.Millisecond, 0, 800*time.Millisecond)
 	step(800*time.Millisecond, 0, 0)
+	step(0, 300, 300*time.Millisecond)
+	r.SetSpeed(3000) // 300 have taken one slice then
+	step(20*time.Millisecond, 0, 80*time.Millisecond)
+	step(80*time.Millisecond, 0, 0)
 	r.SetSpeed(1) // less than one in a slice is one
 	step(0, 1, 100*time.Millisecond)
-	r.SetSpeed(1)
 	if got := r.Delay(1<<62, now); got < time.Hour {
 		t.Errorf("wait %v", got)
 	}

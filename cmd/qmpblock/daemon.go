@@ -77,6 +77,7 @@ func (p *program) runInstance(options []parsedOption, pidPath string) int {
 		}
 		defer pid.remove()
 	}
+	p.serving.Store(true)
 	p.instance.Start()
 	if err := tellParentReady(); err != nil {
 		p.complain("%s", err)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/qmpblock/qmpblock/chardev"
 	"github.com/qmpblock/qmpblock/control"
@@ -80,6 +81,7 @@ type program struct {
 	out, err io.Writer
 
 	current  parsedOption // the one that is being followed
+	serving  atomic.Bool  // all of them have been
 	logs     *logging
 	instance *control.Instance
 
@@ -180,8 +182,13 @@ func (p *program) complain(format string, args ...any) {
 	fmt.Fprintf(p.err, p.name+": "+format+"\n", args...)
 }
 
-// notice prints a line that is no error about the current option.
+// notice prints a line that is no error: about the current option, or about a
+// command, as the reference does without the program's name then.
 func (p *program) notice(line string) {
+	if p.serving.Load() {
+		fmt.Fprintln(p.err, line)
+		return
+	}
 	p.complain("%s%s %s: %s", p.dash, p.current.name, p.current.arg, line)
 }
 
