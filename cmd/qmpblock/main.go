@@ -58,6 +58,7 @@ func rootCommand() *cobra.Command {
 		optionPassing("storage-daemon", "Answer as qemu-storage-daemon does, with its options", storageDaemon),
 		optionPassing("system", "Answer as qemu-system-x86_64 does, with its options for disks", systemEmulator),
 		ioCommand(),
+		jobsCommand(),
 		logWritesCommand(),
 	)
 	root.SilenceErrors = true
