@@ -73,8 +73,8 @@ func (i *image) writeL1(co *aio.Co) error {
 	for _, n := range slices.Sorted(maps.Keys(i.l1Dirty)) {
 		b := block.AlignedMemory(sectorSize)
 		for k := range int64(perSector) {
-			if at := n*perSector + k; at < int64(len(i.l1)) {
-				be.PutUint64(b[k*8:], i.l1[at])
+			if at := n*perSector + k; at < int64(i.l1.entries) {
+				be.PutUint64(b[k*8:], i.l1.get(int(at)))
 			}
 		}
 		if err := i.writeMeta(co, int64(i.hdr.l1Offset)+n*sectorSize, b, overlapActiveL1); err != nil {

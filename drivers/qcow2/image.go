@@ -27,7 +27,7 @@ type image struct {
 	// size is the disk's length, in bytes, as in the header.
 	size atomic.Int64
 
-	l1      []uint64
+	l1      l1Table
 	l1Dirty map[int64]struct{} // the sectors of it that have changed
 	tables  offsets            // the L2 tables that it names
 	l2      *cache

@@ -34,8 +34,9 @@ func (i *image) enter(co *aio.Co, offset int64, flags block.ReqFlags) error {
 // mapped tells whether the entry for an offset is in memory, or there is none.
 func (i *image) mapped(offset int64) bool {
 	n := i.geo.l1Index(offset)
-	if n >= len(i.l1) || i.l1[n]&offsetMask == 0 {
+	if n >= i.l1.entries {
 		return true
 	}
-	return i.l2.holds(int64(i.l1[n]&offsetMask) + int64(i.geo.sliceFirst(offset))*i.geo.entrySize)
+	at := int64(i.l1.get(n) & offsetMask)
+	return at == 0 || i.l2.holds(at+int64(i.geo.sliceFirst(offset))*i.geo.entrySize)
 }

@@ -31,10 +31,13 @@ type slice struct {
 // if none is allocated. The mutex is held, here and in all that follows.
 func (i *image) sliceAt(co *aio.Co, offset int64) (slice, error) {
 	n := i.geo.l1Index(offset)
-	if n >= len(i.l1) || i.l1[n]&offsetMask == 0 {
+	if n >= i.l1.entries {
 		return slice{}, nil
 	}
-	l2 := int64(i.l1[n] & offsetMask)
+	l2 := int64(i.l1.get(n) & offsetMask)
+	if l2 == 0 {
+		return slice{}, nil
+	}
 	if i.geo.inCluster(l2) != 0 {
 		return slice{}, i.corrupt(co, true, -1, -1, "L2 table offset %s unaligned (L1 index: %s)", hex(l2), hex(int64(n)))
 	}
@@ -174,26 +177,14 @@ func (i *image) checkForWrite(co *aio.Co, s slice, n int, m mapping, k kind, off
 	return nil
 }
 
-// setL1 changes an entry of the L1 table, in memory until the next write-back.
-func (i *image) setL1(n int, v uint64) {
-	if old := int64(i.l1[n] & offsetMask); old != 0 {
-		i.tables.remove(old)
-	}
-	if at := int64(v & offsetMask); at != 0 {
-		i.tables.add(at)
-	}
-	i.l1[n] = v
-	i.l1Dirty[int64(n)*8/sectorSize] = struct{}{}
-}
-
 // sliceForWrite is sliceAt for who changes the entry: it makes the L2 table,
 // or copies one that snapshots share.
 func (i *image) sliceForWrite(co *aio.Co, offset int64) (slice, error) {
 	n := i.geo.l1Index(offset)
-	if n >= len(i.l1) {
+	if n >= i.l1.entries {
 		return slice{}, qerr.From(syscall.EIO)
 	}
-	if i.l1[n]&offsetMask != 0 && i.l1[n]&flagCopied != 0 {
+	if e := i.l1.get(n); e&offsetMask != 0 && e&flagCopied != 0 {
 		return i.sliceAt(co, offset)
 	}
 	if err := i.needDirtyBit(co); err != nil {

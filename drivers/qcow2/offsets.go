@@ -1,6 +1,9 @@
 package qcow2
 
-import "slices"
+import (
+	"iter"
+	"slices"
+)
 
 // offsets is a set of places in the file, sorted.
 type offsets []int64
@@ -29,7 +32,7 @@ func (o offsets) touches(offset, bytes, size int64) bool {
 }
 
 // offsetsOf lists the tables that the entries of another one name.
-func offsetsOf(entries []uint64, mask uint64) offsets {
+func offsetsOf(entries iter.Seq2[int, uint64], mask uint64) offsets {
 	var o offsets
 	for _, e := range entries {
 		if at := int64(e & mask); at != 0 {

@@ -108,7 +108,7 @@ func (i *image) overlapping(offset, bytes int64, kinds overlap) overlap {
 	switch {
 	case kinds&overlapHeader != 0 && start < size:
 		return overlapHeader
-	case kinds&overlapActiveL1 != 0 && in(int64(i.hdr.l1Offset), int64(len(i.l1))*8):
+	case kinds&overlapActiveL1 != 0 && in(int64(i.hdr.l1Offset), i.l1.bytes()):
 		return overlapActiveL1
 	case kinds&overlapActiveL2 != 0 && i.tables.touches(start, bytes, size):
 		return overlapActiveL2

@@ -2,6 +2,7 @@ package qcow2
 
 import (
 	"math"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -126,15 +127,6 @@ func (i *image) readTable(co *aio.Co, offset uint64, entries int64) ([]uint64, e
 	return table, nil
 }
 
-func (i *image) loadL1(co *aio.Co) (err error) {
-	i.l1Dirty = make(map[int64]struct{})
-	if i.l1, err = i.readTable(co, i.hdr.l1Offset, int64(i.hdr.l1Size)); err != nil {
-		return qerr.Prepend(err, "Could not read L1 table: ")
-	}
-	i.tables = offsetsOf(i.l1, offsetMask)
-	return nil
-}
-
 // openDataFile attaches the file that holds the guest's data, if the image has
 // one.
 func (i *image) openDataFile(a *block.OpenArgs) error {
@@ -238,7 +230,7 @@ func (i *image) loadRefcounts(co *aio.Co) error {
 		img:    i,
 		table:  table,
 		cache:  newCache(i.file, i.geo.clusterSize, i.opts.refTables),
-		blocks: offsetsOf(table, math.MaxUint64&^reservedRef),
+		blocks: offsetsOf(slices.All(table), math.MaxUint64&^reservedRef),
 	}
 	i.refs.cache.check = func(co *aio.Co, offset, bytes int64) error {
 		return i.checkOverlap(co, offset, bytes, overlapRefBlock)

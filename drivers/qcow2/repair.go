@@ -2,6 +2,7 @@ package qcow2
 
 import (
 	"errors"
+	"iter"
 	"maps"
 	"slices"
 	"syscall"
@@ -61,8 +62,8 @@ func (u *uses) count(co *aio.Co) error {
 	for _, a := range areas {
 		u.add(a[0], a[1])
 	}
-	u.add(int64(i.hdr.l1Offset), int64(len(i.l1))*8)
-	if err := u.countTables(co, i.l1); err != nil {
+	u.add(int64(i.hdr.l1Offset), i.l1.bytes())
+	if err := u.countTables(co, i.l1.used()); err != nil {
 		return err
 	}
 	for n := range i.snapshots {
@@ -77,7 +78,7 @@ func (u *uses) count(co *aio.Co) error {
 			return err
 		}
 		u.add(s.l1Offset, int64(s.l1Size)*8)
-		if err := u.countTables(co, table); err != nil {
+		if err := u.countTables(co, slices.All(table)); err != nil {
 			return err
 		}
 	}
@@ -91,7 +92,7 @@ func (u *uses) count(co *aio.Co) error {
 
 // countTables counts the L2 tables that an L1 table names, and what is in
 // them.
-func (u *uses) countTables(co *aio.Co, l1 []uint64) error {
+func (u *uses) countTables(co *aio.Co, l1 iter.Seq2[int, uint64]) error {
 	for _, e := range l1 {
 		at := int64(e & offsetMask)
 		if at == 0 || u.img.geo.inCluster(at) != 0 {
@@ -238,7 +239,7 @@ func (i *image) fixCopied(co *aio.Co, u *uses) error {
 	shared := func(word uint64) bool {
 		return word&flagCopied != 0 && word&offsetMask != 0 && u.get(int64(word&offsetMask)>>i.geo.clusterBits) != 1
 	}
-	for n, e := range i.l1 {
+	for n, e := range i.l1.used() {
 		if e&offsetMask == 0 {
 			continue
 		}

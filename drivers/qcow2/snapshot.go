@@ -1,6 +1,8 @@
 package qcow2
 
 import (
+	"slices"
+
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
@@ -55,7 +57,7 @@ func (i *image) loadSnapshots(co *aio.Co) error {
 		if err != nil {
 			return err
 		}
-		s.tables = offsetsOf(table, offsetMask)
+		s.tables = offsetsOf(slices.All(table), offsetMask)
 	}
 	return nil
 }

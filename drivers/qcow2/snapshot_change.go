@@ -32,7 +32,7 @@ func (i *image) CoSnapshotCreate(co *aio.Co, info block.SnapshotInfo) error {
 	s := snapshot{
 		id: i.nextSnapshotID(), name: info.Name, sec: info.DateSec, nsec: info.DateNsec,
 		vmClock: info.VMClockNsec, vmStateSize: info.VMStateSize, diskSize: i.hdr.size, icount: info.Icount,
-		l1Size: uint32(len(i.l1)),
+		l1Size: uint32(i.l1.entries),
 	}
 	if err := i.forEachEntry(co, i.clearCopied); err != nil {
 		return err
@@ -62,15 +62,15 @@ func (i *image) nextSnapshotID() string {
 // forEachEntry visits the L1 table's entries in use, and after each those of
 // its L2 table. What f returns takes the entry's place.
 func (i *image) forEachEntry(co *aio.Co, f func(co *aio.Co, word uint64, l1 bool) (uint64, error)) error {
-	for n := range i.l1 {
-		if i.l1[n]&offsetMask == 0 {
+	for n, e := range i.l1.used() {
+		if e&offsetMask == 0 {
 			continue
 		}
-		word, err := f(co, i.l1[n], true)
+		word, err := f(co, e, true)
 		if err != nil {
 			return err
 		}
-		if word != i.l1[n] {
+		if word != e {
 			i.setL1(n, word)
 		}
 		start := int64(n) << (i.geo.clusterBits + i.geo.l2Bits)
@@ -164,7 +164,7 @@ func (i *image) clustersOf(word uint64, l1 bool) (first, n int64) {
 
 // copyL1 writes the snapshot's own L1 table.
 func (i *image) copyL1(co *aio.Co, s *snapshot) error {
-	clusters := i.geo.clusters(int64(len(i.l1)) * 8)
+	clusters := i.geo.clusters(i.l1.bytes())
 	if clusters == 0 {
 		return nil
 	}
@@ -172,12 +172,8 @@ func (i *image) copyL1(co *aio.Co, s *snapshot) error {
 	if err != nil {
 		return err
 	}
-	raw := block.AlignedMemory(len(i.l1) * 8)
-	for n, e := range i.l1 {
-		be.PutUint64(raw[n*8:], e&^flagCopied)
-	}
 	s.l1Offset = at
-	return i.writeMeta(co, at, raw, overlapNone)
+	return i.writeMeta(co, at, i.l1.encode(flagCopied), overlapNone)
 }
 
 // writeSnapshots writes a new table of snapshots and makes it the image's.

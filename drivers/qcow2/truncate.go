@@ -55,7 +55,7 @@ func (i *image) shrink(co *aio.Co, size, old int64, exact bool) error {
 		return qerr.Prepend(err, "Failed to discard cropped clusters: ")
 	}
 	for n := int(i.hdr.l1Needed(uint64(size))); n < int(i.hdr.l1Needed(uint64(old))); n++ {
-		if at := int64(i.l1[n] & offsetMask); at != 0 {
+		if at := int64(i.l1.get(n) & offsetMask); at != 0 {
 			i.frees.add(at, i.geo.clusterSize, freeOther)
 			i.setL1(n, 0)
 		}
@@ -80,7 +80,7 @@ func (i *image) cut(co *aio.Co, from, to int64) error {
 	perTable := i.geo.clusterSize << i.geo.l2Bits
 	for from < to {
 		end := min(to, from&^(perTable-1)+perTable)
-		if from&(perTable-1) != 0 || i.l1[i.geo.l1Index(from)]&offsetMask != 0 {
+		if from&(perTable-1) != 0 || i.l1.get(i.geo.l1Index(from))&offsetMask != 0 {
 			if err := i.change(co, from, end, change{discard: true, full: true}); err != nil {
 				return err
 			}
@@ -191,7 +191,7 @@ func fileMode(m block.PreallocMode) block.PreallocMode {
 
 // growL1 moves the L1 table to a longer one.
 func (i *image) growL1(co *aio.Co, entries uint64) error {
-	if entries <= uint64(len(i.l1)) {
+	if entries <= uint64(i.l1.entries) {
 		return nil
 	}
 	if entries > maxL1Size/8 {
@@ -208,13 +208,8 @@ func (i *image) growL1(co *aio.Co, entries uint64) error {
 	if err != nil {
 		return err
 	}
-	table := make([]uint64, entries)
-	copy(table, i.l1)
-	raw := block.AlignedMemory(int(entries * 8))
-	for n, e := range table {
-		be.PutUint64(raw[n*8:], e)
-	}
-	if err := i.writeMeta(co, at, raw, overlapNone); err != nil {
+	table := i.l1.longer(int(entries))
+	if err := i.writeMeta(co, at, table.encode(0), overlapNone); err != nil {
 		i.frees.add(at, clusters<<i.geo.clusterBits, freeOther)
 		return err
 	}
@@ -230,7 +225,7 @@ func (i *image) growL1(co *aio.Co, entries uint64) error {
 	if err := i.barrier(co); err != nil {
 		return err
 	}
-	if n := int64(len(i.l1)) * 8; n > 0 {
+	if n := i.l1.bytes(); n > 0 {
 		i.frees.add(int64(i.hdr.l1Offset), i.geo.clusterEnd(n), freeOther)
 	}
 	i.l1 = table
