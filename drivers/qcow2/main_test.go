@@ -21,21 +21,22 @@ import (
 )
 
 var (
-	seedFlag  = flag.Uint64("seed", 0, "run the histories of this seed only (0: a few fixed ones)")
+	seedFlag  = flag.Uint64("seed", 1, "seed of the first history")
+	seedsFlag = flag.Int("seeds", 0, "histories, each of the next seed (0: a few)")
 	stepsFlag = flag.Int("steps", 120, "length of a history")
 )
 
 // seeds are those of the histories to run.
 func seeds(few int) []uint64 {
-	if *seedFlag != 0 {
-		return []uint64{*seedFlag}
-	}
 	if testing.Short() {
 		few = 1
 	}
+	if *seedsFlag > 0 {
+		few = *seedsFlag
+	}
 	var list []uint64
 	for n := range few {
-		list = append(list, uint64(n+1))
+		list = append(list, *seedFlag+uint64(n))
 	}
 	return list
 }
