@@ -44,7 +44,7 @@ func (g *Graph) protocolFor(filename string) (*Driver, error) {
 	prefix := filename[:strings.IndexByte(filename, ':')]
 	plain, transport, hasTransport := strings.Cut(prefix, "+")
 	for _, d := range g.cfg.Drivers {
-		if d.Prefix == plain && (!hasTransport || slices.Contains(d.Transports, transport)) {
+		if d.Prefix != "" && d.Prefix == plain && (!hasTransport || slices.Contains(d.Transports, transport)) {
 			return d, nil
 		}
 	}
