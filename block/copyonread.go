@@ -130,6 +130,7 @@ func (c *copyOnRead) copy(co *aio.Co, start, bytes int64) error {
 	if err := n.alignedRead(co, start, bytes, data, 0); err != nil {
 		return err
 	}
+	n.debug(DebugCorWrite)
 	var err error
 	if data.IsZero() {
 		_, err = n.driverZeroes(co, start, bytes, ReqWriteUnchanged)

@@ -59,6 +59,10 @@ type Driver struct {
 	PlainImages bool
 }
 
+// ByName tells whether nodes are named as files are: protocols, and filters that
+// have a protocol name of their own ("blkdebug:CONFIG:IMAGE").
+func (d *Driver) ByName() bool { return d.Kind == Protocol || d.Prefix != "" }
+
 // OpenArgs is what a driver's Open works with.
 type OpenArgs struct {
 	// Lock is the main context's: opening runs there.
@@ -241,6 +245,11 @@ type (
 	// request gets through.
 	Inserter interface {
 		CoIsInserted(co *aio.Co) bool
+	}
+	// Debugger is told of what happens on the way of a request, so that it can
+	// make requests fail.
+	Debugger interface {
+		DebugEvent(e DebugEvent)
 	}
 	// Drainer is told when a drained section begins and ends.
 	Drainer interface {

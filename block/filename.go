@@ -60,7 +60,7 @@ func (n *Node) describeData() name {
 	switch {
 	case n.refresherFor() != nil:
 		d.exact = n.refresherFor().ExactFilename(full)
-	case n.file != nil && !strong && !n.backingOverridden() && n.drv.Kind == Format && n.file.node.drv.Kind == Protocol:
+	case n.file != nil && !strong && !n.backingOverridden() && n.drv.Kind == Format && n.file.node.drv.ByName():
 		// Opening the protocol's name with this driver gives the same again.
 		d.exact = fileName.exact
 	}

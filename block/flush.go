@@ -72,10 +72,14 @@ func (n *Node) flushOnce(co *aio.Co, written bool) error {
 	if all, ok := n.instance.(FlushForwarder); ok {
 		return all.CoFlushAll(co)
 	}
-	if f, ok := n.instance.(Flusher); ok && written && n.flags&FlagNoFlush == 0 {
-		if err := f.CoFlush(co); err != nil {
-			return err
+	n.debugFile(DebugFlushToOS)
+	if written && n.flags&FlagNoFlush == 0 {
+		if f, ok := n.instance.(Flusher); ok {
+			if err := f.CoFlush(co); err != nil {
+				return err
+			}
 		}
+		n.debugFile(DebugFlushToDisk)
 	}
 	var first error
 	for _, c := range n.children {

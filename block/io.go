@@ -196,9 +196,11 @@ func (n *Node) readModifyWrite(co *aio.Co, r *tracked, offset, bytes int64, v Ve
 	defer putBuffer(tail)
 	var out Vec
 	if offset > start {
+		n.debug(DebugPwritevRMWHead)
 		if err := n.alignedRead(co, start, align, Vec{head.b}, 0); err != nil {
 			return err
 		}
+		n.debug(DebugPwritevRMWAfterHead)
 		out = append(out, head.b[:offset-start])
 	}
 	out = append(out, v...)
@@ -206,8 +208,12 @@ func (n *Node) readModifyWrite(co *aio.Co, r *tracked, offset, bytes int64, v Ve
 		last := tail.b
 		if offset > start && end-start == align {
 			last = head.b // one block is read once
-		} else if err := n.alignedRead(co, end-align, align, Vec{last}, 0); err != nil {
-			return err
+		} else {
+			n.debug(DebugPwritevRMWTail)
+			if err := n.alignedRead(co, end-align, align, Vec{last}, 0); err != nil {
+				return err
+			}
+			n.debug(DebugPwritevRMWAfterTail)
 		}
 		out = append(out, last[align-rest:])
 	}
@@ -254,10 +260,13 @@ func (n *Node) alignedWrite(co *aio.Co, r *tracked, offset, bytes int64, v Vec, 
 		err     error
 	)
 	if flags&reqZeroes != 0 {
+		n.debug(DebugPwritevZero)
 		durable, err = n.driverZeroes(co, offset, bytes, flags&^reqZeroes)
 	} else {
+		n.debug(DebugPwritev)
 		durable, err = n.driverWrite(co, offset, bytes, v, flags)
 	}
+	n.debug(DebugPwritevDone)
 	n.finishWrite(offset, bytes, err)
 	if err == nil && !durable {
 		// Behind finishWrite: a flush covers the writes counted before it.

@@ -66,13 +66,13 @@ func (n *Node) GetAllocatedFileSize(c aio.Caller) (int64, error) {
 }
 
 // CoGetAllocatedFileSize is GetAllocatedFileSize for coroutines. Where the
-// driver does not know, a protocol fails, a filter answers for what it
-// filters, and all others sum up the children in which they store.
+// driver does not know, what is named as files are fails, a filter answers for
+// what it filters, and all others sum up the children in which they store.
 func (n *Node) CoGetAllocatedFileSize(co *aio.Co) (int64, error) {
 	if s, ok := n.instance.(AllocatedSizer); ok {
 		return s.CoGetAllocatedFileSize(co)
 	}
-	if n.file == nil && n.filtered() == nil && n.drv.Kind == Protocol {
+	if n.drv.ByName() {
 		return 0, qerr.From(syscall.ENOTSUP)
 	}
 	if f := n.filtered(); f != nil {

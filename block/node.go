@@ -18,6 +18,7 @@ type Node struct {
 	name     string
 	drv      *Driver
 	instance Instance
+	debugger Debugger                    // the instance, if it is one
 	ctx      atomic.Pointer[aio.Context] // read without any lock
 
 	// flags are those the node is open with; options all its options,

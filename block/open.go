@@ -135,7 +135,7 @@ func (g *Graph) openWithOptions(l *aio.Lock, n *Node, r *openRequest) error {
 	}
 	n.flags, n.forceShare = c.flags, c.forceShare
 	a := &OpenArgs{Lock: l, Node: n, Options: options, depth: r.depth}
-	if drv == nil || drv.Kind != Protocol {
+	if drv == nil || !drv.ByName() {
 		if err := a.openFileFirst(r.filename); err != nil {
 			return err
 		}
@@ -199,7 +199,7 @@ func (g *Graph) findDriver(r *openRequest) (*Driver, error) {
 	if drv == nil {
 		return nil, qerr.New("Unknown driver '%s'", name)
 	}
-	if drv.Kind == Protocol && r.filename != "" {
+	if drv.ByName() && r.filename != "" {
 		return drv, r.parseFilename(drv)
 	}
 	return drv, nil
@@ -233,6 +233,7 @@ func (g *Graph) openDriver(a *OpenArgs) error {
 		return a.abandon(err)
 	}
 	n.instance = instance
+	n.debugger, _ = instance.(Debugger)
 	if err := a.abandon(nil); err != nil {
 		return err
 	}
@@ -261,7 +262,7 @@ func refuseLeftovers(n *Node, o *Options) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	if n.drv.Kind == Protocol {
+	if n.drv.ByName() {
 		return qerr.New("Block protocol '%s' doesn't support the option '%s'", n.drv.Name, keys[0])
 	}
 	return qerr.New("Block format '%s' does not support the option '%s'", n.drv.Name, keys[0])
@@ -312,8 +313,11 @@ func (a *OpenArgs) child(filename, name string, role Role, allowNone bool) (*Chi
 		a.Node.graph.Unref(a.Lock, n)
 		return nil, err
 	}
-	if name == optBacking {
+	switch {
+	case name == optBacking:
 		a.Node.backing = c
+	case role&RolePrimary != 0:
+		a.Node.file = c
 	}
 	return c, nil
 }

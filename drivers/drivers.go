@@ -5,6 +5,7 @@ package drivers
 
 import (
 	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/drivers/blkdebug"
 	"github.com/qmpblock/qmpblock/drivers/blklogwrites"
 	"github.com/qmpblock/qmpblock/drivers/copybeforewrite"
 	"github.com/qmpblock/qmpblock/drivers/copyonread"
@@ -29,6 +30,7 @@ func All() []*block.Driver {
 		raw.Driver(),
 		qcow2.Driver(),
 		luks.Driver(),
+		blkdebug.Driver(),
 		blklogwrites.Driver(),
 		copybeforewrite.Driver(),
 		snapshotaccess.Driver(),

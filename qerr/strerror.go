@@ -147,4 +147,5 @@ var strerror = map[syscall.Errno]string{
 	syscall.EOWNERDEAD:      "Owner died",
 	syscall.ENOTRECOVERABLE: "State not recoverable",
 	syscall.ERFKILL:         "Operation not possible due to RF-kill",
+	syscall.Errno(133):      "Memory page has hardware error", // EHWPOISON
 }

@@ -26,6 +26,8 @@ type cache struct {
 	before func(co *aio.Co) error
 	// check refuses to write over other metadata.
 	check func(co *aio.Co, offset, bytes int64) error
+	// loads and updates are the events of reading and writing tables.
+	loads, updates block.DebugEvent
 	// round counts the calls of clean.
 	round uint32
 }
@@ -72,9 +74,21 @@ func (c *cache) get(co *aio.Co, offset int64) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.file.Debug(c.loads)
 	if err := c.file.CoPreadv(co, offset, block.Vec{t.data}, 0); err != nil {
 		return nil, err
 	}
+	c.enter(t, offset)
+	return t, nil
+}
+
+// put enters a table that was just written, whose content begins with data.
+func (c *cache) put(co *aio.Co, offset int64, data []byte) (*table, error) {
+	t, err := c.room(co)
+	if err != nil {
+		return nil, err
+	}
+	copy(t.data, data)
 	c.enter(t, offset)
 	return t, nil
 }
@@ -158,6 +172,7 @@ func (c *cache) writeRun(co *aio.Co) (int, error) {
 	if err := c.check(co, first.offset, int64(n)*c.size); err != nil {
 		return 0, err
 	}
+	c.file.Debug(c.updates)
 	return n, c.file.CoPwritev(co, first.offset, v, 0)
 }
 

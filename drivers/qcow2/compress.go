@@ -47,6 +47,8 @@ func (i *image) writePacked(co *aio.Co, offset int64, v block.Vec) error {
 	if err != nil {
 		return err
 	}
+	i.file.Debug(block.DebugL2UpdateCompressed)
+	i.file.Debug(block.DebugWriteCompressed)
 	err = i.file.CoPwritev(co, a.host, block.Vec{(*packed)[:n]}, 0)
 	i.mu.lock(co)
 	defer i.mu.unlock()
@@ -95,6 +97,7 @@ func (i *image) planPacked(co *aio.Co, a *allocation, bytes int64) error {
 // allocBytes takes less than a cluster, behind what was packed last if
 // possible. Each cluster that the area touches is counted once for it.
 func (i *image) allocBytes(co *aio.Co, bytes int64) (int64, error) {
+	i.file.Debug(block.DebugClusterAllocBytes)
 	at, err := i.allocBehind(co, bytes)
 	if err != nil {
 		return 0, err

@@ -202,6 +202,7 @@ func (i *image) sliceForWrite(co *aio.Co, offset int64) (slice, error) {
 	if err != nil {
 		return slice{}, err
 	}
+	i.tellOfTable()
 	// The table is there before anything refers to it: a write-back flushes
 	// before it writes the L1 table.
 	if err := i.writeMeta(co, at, content, overlapNone); err != nil {
@@ -212,7 +213,20 @@ func (i *image) sliceForWrite(co *aio.Co, offset int64) (slice, error) {
 		i.frees.add(old.l2, i.geo.clusterSize, freeOther)
 	}
 	i.setL1(n, uint64(at)|flagCopied)
-	return i.sliceOf(co, at, offset)
+	first := i.geo.sliceFirst(offset)
+	from := int64(first) * i.geo.entrySize
+	t, err := i.l2.put(co, at+from, content[from:])
+	return slice{t, &i.geo, at, first}, err
+}
+
+// tellOfTable tells of all that the reference writes when it makes an L2 table;
+// here the refcounts and the L1 table follow with the next write-back. The
+// request is to fail all the same that makes it necessary.
+func (i *image) tellOfTable() {
+	i.file.Debug(block.DebugL2AllocWrite)
+	i.file.Debug(block.DebugRefblockUpdatePart)
+	i.file.Debug(block.DebugL2Update)
+	i.file.Debug(block.DebugL1Update)
 }
 
 // tableContent is a copy of an L2 table, or an empty one.
@@ -224,6 +238,7 @@ func (i *image) tableContent(co *aio.Co, at int64) ([]byte, error) {
 	if err := i.l2.flush(co); err != nil {
 		return nil, err
 	}
+	i.file.Debug(block.DebugL2AllocCowRead)
 	return b, i.file.CoPreadv(co, at, block.Vec{b}, 0)
 }
 
@@ -237,6 +252,7 @@ func (i *image) alloc(co *aio.Co, n int64, exactly bool, what string) (offset, g
 			return 0, 0, err
 		}
 	}
+	i.file.Debug(block.DebugClusterAlloc)
 	offset, got, err = i.refs.alloc(co, n, exactly)
 	if err == nil && offset == 0 {
 		if what == dataCluster {
@@ -253,6 +269,9 @@ func (i *image) alloc(co *aio.Co, n int64, exactly bool, what string) (offset, g
 
 // freeEntry gives up what an entry refers to.
 func (i *image) freeEntry(co *aio.Co, m mapping, reason freeReason) {
+	if m.compressed() || m.host() != 0 {
+		i.file.Debug(block.DebugClusterFree)
+	}
 	switch {
 	case !m.compressed() && !i.external() && i.geo.inCluster(m.host()) != 0:
 		_ = i.corrupt(co, false, -1, -1, "Cannot free unaligned cluster %s", hex(m.host()))

@@ -214,6 +214,7 @@ func (i *image) writable() bool { return !i.node.ReadOnly() && i.node.Active() }
 
 func (i *image) newL2Cache() {
 	i.l2 = newCache(i.file, i.opts.sliceSize, i.opts.l2Tables)
+	i.l2.loads, i.l2.updates = block.DebugL2Load, block.DebugL2Update
 	i.l2.before = i.beforeMapping
 	i.l2.check = func(co *aio.Co, offset, bytes int64) error {
 		return i.checkOverlap(co, offset, bytes, overlapActiveL2)
@@ -222,6 +223,7 @@ func (i *image) newL2Cache() {
 
 func (i *image) loadRefcounts(co *aio.Co) error {
 	entries := int64(i.hdr.refTableClusters) << i.geo.clusterBits / 8
+	i.file.Debug(block.DebugReftableLoad)
 	table, err := i.readTable(co, i.hdr.refTableOffset, entries)
 	if err != nil {
 		return qerr.Prepend(err, "Could not initialize refcount handling: ")
@@ -232,6 +234,7 @@ func (i *image) loadRefcounts(co *aio.Co) error {
 		cache:  newCache(i.file, i.geo.clusterSize, i.opts.refTables),
 		blocks: offsetsOf(slices.All(table), math.MaxUint64&^reservedRef),
 	}
+	i.refs.cache.loads, i.refs.cache.updates = block.DebugRefblockLoad, block.DebugRefblockUpdatePart
 	i.refs.cache.check = func(co *aio.Co, offset, bytes int64) error {
 		return i.checkOverlap(co, offset, bytes, overlapRefBlock)
 	}

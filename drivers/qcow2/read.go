@@ -34,6 +34,7 @@ func (i *image) readExtent(co *aio.Co, offset int64, v block.Vec, skip, bytes in
 	v = v.Slice(skip, e.bytes)
 	switch e.kind {
 	case kindNormal:
+		i.file.Debug(block.DebugReadAIO)
 		return e.bytes, i.readData(co, offset, e.host, v, flags)
 	case kindCompressed:
 		if flags != 0 {
@@ -42,6 +43,7 @@ func (i *image) readExtent(co *aio.Co, offset int64, v block.Vec, skip, bytes in
 		return e.bytes, i.readCompressed(co, e.first.word, i.geo.inCluster(offset), v)
 	case kindUnallocated, kindReserved:
 		if b := i.node.Backing(); b != nil {
+			i.file.Debug(block.DebugReadBackingAIO)
 			return e.bytes, b.CoPreadv(co, offset, v, flags)
 		}
 	}
@@ -54,6 +56,7 @@ func (i *image) readCompressed(co *aio.Co, word uint64, from int64, v block.Vec)
 	at, size := i.geo.compressedAt(word)
 	packed := i.getBuffer(size)
 	defer i.putBuffer(packed)
+	i.file.Debug(block.DebugReadCompressed)
 	if err := i.file.CoPreadv(co, at, block.Vec{*packed}, 0); err != nil {
 		return err
 	}

@@ -93,6 +93,7 @@ func (r *refcounts) get(co *aio.Co, cluster int64) (uint64, error) {
 // add counts one more use of each of some clusters. If it fails nothing has
 // changed.
 func (r *refcounts) add(co *aio.Co, first, n int64) error {
+	r.img.file.Debug(block.DebugRefblockAlloc)
 	for i := range n {
 		if err := r.addOne(co, first+i); err != nil {
 			for j := range i {
@@ -279,6 +280,7 @@ func (r *refcounts) ensureBlock(co *aio.Co, index int64) error {
 			return err
 		}
 	}
+	r.img.file.Debug(block.DebugRefblockAllocWrite)
 	if err := r.writeNewBlock(co, offset, func(b []byte) {
 		if counts {
 			writeRefcount(b, r.img.geo.refOrder, r.inBlock(cluster), 1)
@@ -292,6 +294,7 @@ func (r *refcounts) ensureBlock(co *aio.Co, index int64) error {
 	if err := r.img.barrier(co); err != nil {
 		return err
 	}
+	r.img.file.Debug(block.DebugRefblockAllocHookup)
 	if err := r.writeTableEntry(co, index, uint64(offset)); err != nil {
 		return err
 	}
@@ -326,6 +329,7 @@ func (r *refcounts) writeTableEntry(co *aio.Co, index int64, v uint64) error {
 // brings the blocks along that count itself and them; the header names it when
 // all is durable.
 func (r *refcounts) grow(co *aio.Co, index int64) error {
+	r.img.file.Debug(block.DebugReftableGrow)
 	g := &r.img.geo
 	start := max(r.img.end>>g.clusterBits, int64(len(r.table))<<g.refBits)
 	p, err := r.planGrowth(start, index)
@@ -339,6 +343,7 @@ func (r *refcounts) grow(co *aio.Co, index int64) error {
 		return err
 	}
 	old := [2]int64{int64(r.img.hdr.refTableOffset), int64(r.img.hdr.refTableClusters)}
+	r.img.file.Debug(block.DebugRefblockAllocSwitchTable)
 	if err := r.img.moveRefTable(co, start<<g.clusterBits, p.tableClusters); err != nil {
 		return err
 	}
@@ -346,6 +351,7 @@ func (r *refcounts) grow(co *aio.Co, index int64) error {
 	for i := range p.blocks {
 		r.blocks.add(p.block(g, i))
 	}
+	r.img.file.Debug(block.DebugClusterFree)
 	r.img.frees.add(old[0], old[1]<<g.clusterBits, freeOther)
 	return nil
 }
@@ -392,6 +398,7 @@ func (r *refcounts) planGrowth(start, index int64) (*growth, error) {
 func (r *refcounts) writeGrowth(co *aio.Co, p *growth) error {
 	g := &r.img.geo
 	r.img.used(p.end() << g.clusterBits)
+	r.img.file.Debug(block.DebugRefblockAllocWriteBlocks)
 	for i := range p.blocks {
 		of := p.start>>g.refBits + i
 		err := r.writeNewBlock(co, p.block(g, i), func(data []byte) {
@@ -409,5 +416,6 @@ func (r *refcounts) writeGrowth(co *aio.Co, p *growth) error {
 	for i, v := range p.table {
 		be.PutUint64(raw[i*8:], v)
 	}
+	r.img.file.Debug(block.DebugRefblockAllocWriteTable)
 	return r.img.writeMeta(co, p.start<<g.clusterBits, raw, overlapNone)
 }

@@ -60,9 +60,11 @@ func (i *image) shrink(co *aio.Co, size, old int64, exact bool) error {
 			i.setL1(n, 0)
 		}
 	}
+	i.file.Debug(block.DebugL1ShrinkWriteTable)
 	if err := i.writeBack(co); err != nil {
 		return qerr.Prepend(err, "Failed to reduce the number of L2 tables: ")
 	}
+	i.file.Debug(block.DebugL1ShrinkFreeL2Clusters)
 	if i.external() {
 		if err := i.data.CoTruncate(co, size, exact && i.hdr.dataRaw(), block.PreallocOff, 0); err != nil {
 			return err
@@ -204,11 +206,13 @@ func (i *image) growL1(co *aio.Co, entries uint64) error {
 		return err
 	}
 	clusters := i.geo.clusters(int64(entries) * 8)
+	i.file.Debug(block.DebugL1GrowAllocTable)
 	at, _, err := i.alloc(co, clusters, true, "L1 table")
 	if err != nil {
 		return err
 	}
 	table := i.l1.longer(int(entries))
+	i.file.Debug(block.DebugL1GrowWriteTable)
 	if err := i.writeMeta(co, at, table.encode(0), overlapNone); err != nil {
 		i.frees.add(at, clusters<<i.geo.clusterBits, freeOther)
 		return err
@@ -219,6 +223,7 @@ func (i *image) growL1(co *aio.Co, entries uint64) error {
 	b := make([]byte, 12)
 	be.PutUint32(b, uint32(entries))
 	be.PutUint64(b[4:], uint64(at))
+	i.file.Debug(block.DebugL1GrowActivateTable)
 	if err := i.writeHeader(co, offsetL1Size, b); err != nil {
 		return err
 	}

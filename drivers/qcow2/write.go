@@ -111,6 +111,7 @@ func (i *image) writePart(co *aio.Co, offset int64, v block.Vec, skip, bytes int
 		if err != nil {
 			return 0, err
 		}
+		i.file.Debug(block.DebugWriteAIO)
 		return n, i.writeData(co, offset, host, v.Slice(skip, n), flags)
 	}
 	if flags != 0 {
@@ -310,11 +311,14 @@ func (i *image) writeAllocation(co *aio.Co, a *allocation, offset int64, v block
 	end := offset + v.Len()
 	host := a.host + a.from - a.start
 	if a.from == offset && a.to == end {
+		i.file.Debug(block.DebugWriteAIO)
 		return i.writeData(co, offset, host, v, 0)
 	}
 	if a.blank {
+		i.file.Debug(block.DebugClusterAllocSpace)
 		err := i.data.CoPwriteZeroes(co, host, a.to-a.from, block.ReqNoFallback)
 		if err == nil {
+			i.file.Debug(block.DebugWriteAIO)
 			return i.data.CoPwritev(co, host+offset-a.from, v, 0)
 		}
 		if !errors.Is(err, syscall.ENOTSUP) {
@@ -324,6 +328,7 @@ func (i *image) writeAllocation(co *aio.Co, a *allocation, offset int64, v block
 	head, tail := i.getBuffer(offset-a.from), i.getBuffer(a.to-end)
 	defer i.putBuffer(head)
 	defer i.putBuffer(tail)
+	i.file.Debug(block.DebugCowRead)
 	if err := i.readBefore(co, a.from, *head); err != nil {
 		return err
 	}
@@ -334,6 +339,8 @@ func (i *image) writeAllocation(co *aio.Co, a *allocation, offset int64, v block
 	out = append(out, *head)
 	out = append(out, v...)
 	out = append(out, *tail)
+	i.file.Debug(block.DebugWriteAIO)
+	i.file.Debug(block.DebugCowWrite)
 	return i.writeData(co, a.from, host, out, 0)
 }
 

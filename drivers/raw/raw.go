@@ -137,6 +137,7 @@ func (d *disk) CoPreadv(co *aio.Co, offset int64, v block.Vec, flags block.ReqFl
 	if err != nil {
 		return err
 	}
+	d.file.Debug(block.DebugReadAIO)
 	return d.file.CoPreadv(co, at, v, flags)
 }
 
@@ -148,6 +149,7 @@ func (d *disk) CoPwritev(co *aio.Co, offset int64, v block.Vec, flags block.ReqF
 	if offset == 0 && d.node.Probed() && !d.staysRaw(v) {
 		return qerr.WithErrnoOnly(syscall.EPERM, "Cannot write a header of another format to an image whose format was guessed")
 	}
+	d.file.Debug(block.DebugWriteAIO)
 	return d.file.CoPwritev(co, at, v, flags)
 }
 
