@@ -39,8 +39,9 @@
 // whoever else wants to change these waits for its end. A write to a cluster that
 // is allocated and used once changes no metadata.
 //
-// Reads, and such writes, are also served at once ([block.ReqImmediate]) if the
-// mapping is in memory and nobody holds the mutex (immediate.go).
+// Reads, such writes, and writes of whole clusters to new places are also served
+// at once ([block.ReqImmediate]) if the mapping and the refcounts are in memory
+// and nobody holds the mutex (immediate.go).
 //
 // # Bitmaps
 //

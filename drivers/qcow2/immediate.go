@@ -9,7 +9,9 @@ import (
 )
 
 // Immediate requests ([block.ReqImmediate]) are carried out where the mapping
-// is in memory and does not change.
+// is in memory, and writes to new places where all that has to be noted is. Such
+// a write takes the mutex once more when its data is there; it may have to wait
+// for that while somebody writes metadata, for whom every request waits.
 
 // errWouldWait is how the others fail.
 var errWouldWait = qerr.From(syscall.EAGAIN)
@@ -39,4 +41,37 @@ func (i *image) mapped(offset int64) bool {
 	}
 	at := int64(i.l1.get(n) & offsetMask)
 	return at == 0 || i.l2.holds(at+int64(i.geo.sliceFirst(offset))*i.geo.entrySize)
+}
+
+// allocatesAtOnce tells whether a write to new places needs no metadata that
+// is not in memory, nor anything to be written but its own data: it is of whole
+// clusters. The entry for its offset is in memory.
+func (i *image) allocatesAtOnce(offset, bytes int64) bool {
+	g := &i.geo
+	if g.inCluster(offset|bytes) != 0 || i.opts.lazyRefcounts && !i.dirtyBit || i.frees.held > maxHeld {
+		return false
+	}
+	n := g.l1Index(offset)
+	if n >= i.l1.entries {
+		return false
+	}
+	e := i.l1.get(n)
+	return e&offsetMask != 0 && e&flagCopied != 0 && (i.external() || i.refs.free(g.clusters(bytes)))
+}
+
+// free tells whether as many clusters from the hint on are free, as far as is
+// known without reading.
+func (r *refcounts) free(n int64) bool {
+	at := r.blockOffset(r.hint)
+	first := r.inBlock(r.hint)
+	t := r.cache.at[at]
+	if at == 0 || t == nil || first+n > 1<<r.img.geo.refBits {
+		return false
+	}
+	for k := range n {
+		if readRefcount(t.data, r.img.geo.refOrder, first+k) != 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -81,7 +81,7 @@ func wantCalls(t *testing.T, what string, disk *drivertest.Disk, want ...string)
 	}
 }
 
-// What needs no change of the mapping is done at once.
+// What needs nothing that is not in memory is done at once.
 func TestImmediate(t *testing.T) {
 	t.Parallel()
 	_, disk, blk := immediateImage(t, "q", `,"immediate":true`)
@@ -106,14 +106,96 @@ func TestImmediate(t *testing.T) {
 		if err != nil || got[0] != 0 || got[cluster-1] != 0 {
 			t.Errorf("reading %s: %v, %x", what, err, got[0])
 		}
-		wantWait(t, "writing "+what, immediateWrite(blk, offset, cluster))
+		wantWait(t, "writing a part "+what, immediateWrite(blk, offset+512, cluster-512))
 		wantCalls(t, what, disk)
 	}
+	wantWait(t, "writing without a table", immediateWrite(blk, farOff, cluster))
+	wantCalls(t, "writing without a table", disk)
 	// Data, and zeroes behind it.
 	if got, err = immediateRead(blk, 0, 2*cluster); err != nil || got[0] != 1 || got[512] != 2 || got[cluster] != 0 {
 		t.Errorf("reading data and zeroes: %v", err)
 	}
-	wantWait(t, "writing beyond the cluster", immediateWrite(blk, 0, 2*cluster))
+	disk.TakeCalls()
+	if err := immediateWrite(blk, 0, 3*cluster); err != nil {
+		t.Errorf("writing beyond the cluster: %v", err)
+	}
+	wantCalls(t, "writing beyond the cluster", disk, fmt.Sprintf("write %d+%d immediate", at-512, cluster),
+		fmt.Sprintf("write %d+%d immediate", at-512+cluster, 2*cluster))
+	if err := blk.Flush(aio.Outside); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, blk, 0, 4*cluster); got[0] != 2 || got[3*cluster-1] != 2 || got[3*cluster] != 0 {
+		t.Errorf("read %x, %x and %x", got[0], got[3*cluster-1], got[3*cluster])
+	}
+}
+
+// What a write to a new place needs beyond its data takes its time.
+func TestImmediateAllocation(t *testing.T) {
+	t.Parallel()
+	b := bench(t)
+	disk, blk := addImmediate(t, b, "lazy", `,"immediate":true`, `,"lazy-refcounts":true`)
+	if err := immediateWrite(blk, cluster, cluster); err != nil {
+		t.Errorf("with the mark set: %v", err)
+	}
+	b.Drop(blk)
+	b.Delete("lazy") // takes the mark back
+	blk = b.Use(b.Add(`{"driver":"qcow2","node-name":"lazy","file":"lazy-file","lazy-refcounts":true}`))
+	read(t, blk, 0, cluster)
+	disk.TakeCalls()
+	wantWait(t, "without the mark", immediateWrite(blk, 2*cluster, cluster))
+	wantCalls(t, "without the mark", disk)
+
+	disk, blk = addImmediate(t, b, "plain", `,"immediate":true`, ``)
+	b.Drop(blk)
+	b.Delete("plain")
+	blk = b.Use(b.Add(`{"driver":"qcow2","node-name":"plain","file":"plain-file"}`))
+	read(t, blk, 0, cluster)
+	disk.TakeCalls()
+	wantWait(t, "with no refcounts in memory", immediateWrite(blk, cluster, cluster))
+	wantCalls(t, "with no refcounts in memory", disk)
+	write(t, blk, cluster, 1)
+	if err := immediateWrite(blk, 2*cluster, cluster); err != nil {
+		t.Errorf("with refcounts in memory: %v", err)
+	}
+
+	// What a snapshot shares is not overwritten.
+	err := in(blk.Node(), func(co *aio.Co) error {
+		return blk.Node().Instance().(block.Snapshotter).CoSnapshotCreate(co, block.SnapshotInfo{Name: "s", DateSec: 1, Icount: 1<<64 - 1})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantWait(t, "with a shared table", immediateWrite(blk, cluster, cluster))
+	write(t, blk, 0, 1)
+	if err := immediateWrite(blk, cluster, cluster); err != nil {
+		t.Errorf("with a table of its own: %v", err)
+	}
+	if err := blk.Flush(aio.Outside); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, blk, 0, 4*cluster); got[0] != 1 || got[cluster] != 2 || got[3*cluster-1] != 2 || got[3*cluster] != 0 {
+		t.Errorf("read %x, %x, %x and %x", got[0], got[cluster], got[3*cluster-1], got[3*cluster])
+	}
+}
+
+// A write to a new place that fails leaves what was there.
+func TestImmediateAllocationFails(t *testing.T) {
+	t.Parallel()
+	_, disk, blk := immediateImage(t, "q", `,"immediate":true`)
+	disk.SetHook(func(_ *aio.Co, c drivertest.Call) error {
+		if c.Op == drivertest.Write && c.Flags&block.ReqImmediate != 0 {
+			return syscall.EAGAIN
+		}
+		return nil
+	})
+	wantWait(t, "writing where the file would wait", immediateWrite(blk, cluster, cluster))
+	disk.SetHook(nil)
+	if got := read(t, blk, 0, 2*cluster); got[0] != 1 || got[cluster] != 0 {
+		t.Errorf("read %x and %x", got[0], got[cluster])
+	}
+	if err := immediateWrite(blk, cluster, cluster); err != nil {
+		t.Errorf("the second time: %v", err)
+	}
 }
 
 // Tables that are not in memory, and compressed clusters, take their time.
@@ -129,8 +211,11 @@ func TestImmediateInVain(t *testing.T) {
 	disk.TakeCalls()
 	_, err = immediateRead(blk, 2*cluster, cluster)
 	wantWait(t, "reading compressed data", err)
-	wantWait(t, "writing compressed data", immediateWrite(blk, 2*cluster, cluster))
+	wantWait(t, "writing a part of compressed data", immediateWrite(blk, 2*cluster, 512))
 	wantCalls(t, "compressed", disk)
+	if err := immediateWrite(blk, 2*cluster, cluster); err != nil {
+		t.Errorf("writing over compressed data: %v", err)
+	}
 
 	b.Drop(blk)
 	b.Delete("q")

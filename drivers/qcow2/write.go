@@ -114,7 +114,7 @@ func (i *image) writePart(co *aio.Co, offset int64, v block.Vec, skip, bytes int
 		i.file.Debug(block.DebugWriteAIO)
 		return n, i.writeData(co, offset, host, v.Slice(skip, n), flags)
 	}
-	if flags != 0 {
+	if flags != 0 && !i.allocatesAtOnce(offset, bytes) {
 		i.mu.unlock()
 		return 0, errWouldWait
 	}
@@ -123,7 +123,7 @@ func (i *image) writePart(co *aio.Co, offset int64, v block.Vec, skip, bytes int
 	if err != nil {
 		return 0, err
 	}
-	err = i.writeAllocation(co, a, offset, v.Slice(skip, n))
+	err = i.writeAllocation(co, a, offset, v.Slice(skip, n), flags)
 	i.mu.lock(co)
 	defer i.mu.unlock()
 	if err == nil {
@@ -306,13 +306,13 @@ func (g *geometry) copyTo(m mapping, fresh bool, end int64) int64 {
 }
 
 // writeAllocation writes the request's part, and around it what was there
-// before, all at once.
-func (i *image) writeAllocation(co *aio.Co, a *allocation, offset int64, v block.Vec) error {
+// before, all at once. The flags are for a write with nothing around it.
+func (i *image) writeAllocation(co *aio.Co, a *allocation, offset int64, v block.Vec, flags block.ReqFlags) error {
 	end := offset + v.Len()
 	host := a.host + a.from - a.start
 	if a.from == offset && a.to == end {
 		i.file.Debug(block.DebugWriteAIO)
-		return i.writeData(co, offset, host, v, 0)
+		return i.writeData(co, offset, host, v, flags)
 	}
 	if a.blank {
 		i.file.Debug(block.DebugClusterAllocSpace)
