@@ -205,6 +205,10 @@ func (g *Graph) Unref(l *aio.Lock, n *Node) {
 // edge leads to it.
 func (g *Graph) closeNode(l *aio.Lock, n *Node) {
 	g.DrainAll(l)
+	if n.instance == nil && n.file != nil {
+		// It could not be opened; the reference lets go of the file first.
+		g.DrainAll(l)
+	}
 	n.DrainedBegin(l)
 	if n.instance != nil {
 		if !n.ReadOnly() && n.Active() && n.unflushed() {

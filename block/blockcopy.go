@@ -161,7 +161,10 @@ func (c *BlockCopy) chunk() int64 {
 	if c.writeFlags&ReqCompressed != 0 {
 		n = c.cluster
 	}
-	for _, limit := range []int64{c.source.node.limits.MaxTransfer, c.target.node.limits.MaxTransfer, c.opts.MaxChunk} {
+	if c.opts.MaxChunk > 0 && c.opts.MaxChunk < n {
+		n = alignUp(c.opts.MaxChunk, c.cluster)
+	}
+	for _, limit := range []int64{c.source.node.limits.MaxTransfer, c.target.node.limits.MaxTransfer} {
 		if limit > 0 {
 			n = min(n, max(alignDown(limit, c.cluster), c.cluster))
 		}
@@ -191,6 +194,13 @@ func (c *BlockCopy) Next(co *aio.Co, offset, bytes int64) *CopyTask {
 		bytes -= t.Offset + t.Bytes - offset
 		offset = t.Offset + t.Bytes
 	}
+}
+
+// Pending tells whether anything from offset on is to be copied that nobody is
+// at.
+func (c *BlockCopy) Pending(offset int64) (found bool) {
+	c.bits.Use(func(b *hbitmap.Bitmap) { _, _, found = b.NextArea(offset, c.length-offset, c.cluster) })
+	return found
 }
 
 // take makes a task of the first area to be copied.

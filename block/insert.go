@@ -11,7 +11,6 @@ import (
 func (g *Graph) InsertFilter(l *aio.Lock, options *Options, below *Node) (*Node, error) {
 	implicit := !options.Has(optNodeName)
 	options.setRootDefaults()
-	g.DrainAll(l)
 	filter, err := g.openNode(l, &openRequest{options: options, flags: FlagRDWR, trusted: true})
 	if err != nil {
 		return nil, qerr.Prepend(err, "Could not create node: ")

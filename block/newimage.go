@@ -24,6 +24,9 @@ func (g *Graph) CreateImage(l *aio.Lock, im NewImage) error {
 	if err != nil {
 		return err
 	}
+	if format.Kind == Protocol {
+		protocol = format // the file is all there is
+	}
 	r := &openRequest{filename: im.Filename, options: NewOptions(), flags: FlagRDWR | FlagProtocol}
 	r.options.Set(optDriver, StringOpt(protocol.Name))
 	if err := r.parseFilename(protocol); err != nil {
@@ -45,7 +48,7 @@ func (g *Graph) creators(im NewImage) (format, protocol *Driver, err error) {
 		return nil, nil, qerr.New("Format driver '%s' does not support image creation", format.Name)
 	case im.Backing.Filename != "" && !format.SupportsBacking:
 		return nil, nil, qerr.New("Backing file not supported for file format '%s'", format.Name)
-	case im.Backing.Filename == im.Filename:
+	case im.Backing.Filename == im.Filename && im.Filename != "":
 		return nil, nil, qerr.New("Error: Trying to create an image with the same filename as the backing file")
 	}
 	return format, protocol, nil
@@ -56,10 +59,10 @@ func (g *Graph) fillFile(l *aio.Lock, format, protocol *Driver, r *openRequest, 
 	if protocol.Create != nil {
 		o := r.options.Clone()
 		o.Set("size", IntOpt(0))
-		if format.PlainImages {
+		if format.PlainImages || format == protocol {
 			o.Set("size", IntOpt(im.Size))
 		}
-		if err := g.create(l, protocol, o); err != nil {
+		if err := g.create(l, protocol, o); err != nil || format == protocol {
 			return err
 		}
 	}

@@ -69,6 +69,7 @@ func (w *Write) moveEdge(c *Child, to *Node, next *Child) error {
 	w.onAbort(func() { to.refs-- })
 	w.onCommit(func() { w.unref(from) })
 	if parent := c.ParentNode(); parent != nil {
+		w.renew(parent, c)
 		return checkActive(parent, to, c.name)
 	}
 	if b, ok := c.owner.(*Backend); ok {
@@ -130,7 +131,7 @@ func (w *Write) setChild(n, to *Node, name string, reopen *ReopenState) (was *No
 	default:
 		// Drivers know their file by its edge.
 		was = old.node
-		err = w.exchange(n, old, to)
+		err = w.moveEdge(old, to, to.parents.head)
 	}
 	if err == nil && to != nil {
 		w.inheritFurther(n, to)
@@ -138,20 +139,16 @@ func (w *Write) setChild(n, to *Node, name string, reopen *ReopenState) (was *No
 	return was, err
 }
 
-// exchange puts an edge on another node, which makes it the newest of its
-// owner's.
-func (w *Write) exchange(n *Node, c *Child, to *Node) error {
+// renew makes a child the newest of its parent's: one that is put on another
+// node is (observed: own/jobs/backup-graph).
+func (w *Write) renew(n *Node, c *Child) {
 	at := slices.Index(n.children, c)
-	if err := w.moveEdge(c, to, to.parents.head); err != nil {
-		return err
-	}
 	n.removeChild(c)
 	n.insertChild(c, 0)
 	w.onAbort(func() {
 		n.removeChild(c)
 		n.insertChild(c, at)
 	})
-	return nil
 }
 
 // attachAs attaches a file or backing child and makes it what the node knows as

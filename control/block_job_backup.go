@@ -58,7 +58,7 @@ func (t *transaction) backup(l *aio.Lock, a *schema.BlockdevBackup, source, targ
 		DiscardSource: deref(a.DiscardSource),
 		SourceErrors:  jobs.ErrorPolicy(deref(a.OnSourceError)),
 		TargetErrors:  jobs.ErrorPolicy(deref(a.OnTargetError)),
-		FilterName:    deref(a.FilterNodeName),
+		FilterName:    a.FilterNodeName,
 		MaxWorkers:    defaultBackupWorkers,
 	}
 	if perf := a.XPerf; perf != nil {

@@ -54,9 +54,9 @@ type BackupParams struct {
 	// copied.
 	Compress, DiscardSource    bool
 	SourceErrors, TargetErrors ErrorPolicy
-	// FilterName is the name of the filter over the source, "" for a generated
+	// FilterName is the name of the filter over the source, nil for a generated
 	// one.
-	FilterName string
+	FilterName *string
 	// MaxWorkers bounds the requests under way, MaxChunk the length of each in
 	// bytes (0: as it is best), MinCluster is the least that is copied at once.
 	MaxWorkers int64
@@ -96,6 +96,7 @@ type backup struct {
 	// What follows changes in turns of the main context.
 
 	working int64            // workers under way
+	unpaid  int64            // bytes of the last task, which the speed does not know of
 	failed  *block.CopyError // the first failure that was not dealt with
 	waiting bool             // the job sleeps until a worker is done
 	idle    aio.Sleeper      // where it waits for all of them
@@ -111,7 +112,7 @@ func (s *Set) CreateBackup(l *aio.Lock, p BackupParams) (*BlockJob, error) {
 	k := &backup{p: p}
 	k.idle.Init(s.cfg.Main)
 	if err := k.create(l, s); err != nil {
-		k.Clean(l, nil)
+		k.undo(l)
 		return nil, err
 	}
 	return k.job, nil
@@ -164,6 +165,9 @@ func (p *BackupParams) checkLengths(l *aio.Lock) error {
 // create puts the filter over the source and makes the job. What it has done
 // when it fails is undone by Clean.
 func (k *backup) create(l *aio.Lock, s *Set) (err error) {
+	if k.p.MinCluster > math.MaxInt64 {
+		return qerr.New("min-cluster-size too large: %d > %d", k.p.MinCluster, int64(math.MaxInt64))
+	}
 	if k.p.Bitmap != nil {
 		if err := k.p.Bitmap.CreateSuccessor(l); err != nil {
 			return err
@@ -183,7 +187,6 @@ func (k *backup) create(l *aio.Lock, s *Set) (err error) {
 	if err != nil {
 		return err
 	}
-	k.job = job
 	k.choose()
 	k.copy.Configure(block.BlockCopyOptions{
 		SkipUnallocated: k.p.Sync == SyncTop,
@@ -200,15 +203,17 @@ func (k *backup) create(l *aio.Lock, s *Set) (err error) {
 	}
 	if err != nil {
 		job.GiveUp(l)
+		return err
 	}
-	return err
+	k.job = job
+	return nil
 }
 
 func (k *backup) filterOptions() *block.Options {
 	o := block.NewOptions()
 	o.Set("driver", block.StringOpt("copy-before-write"))
-	if k.p.FilterName != "" {
-		o.Set("node-name", block.StringOpt(k.p.FilterName))
+	if k.p.FilterName != nil {
+		o.Set("node-name", block.StringOpt(*k.p.FilterName))
 	}
 	o.Set("file", block.StringOpt(k.p.Source.Name()))
 	o.Set("target", block.StringOpt(k.p.Target.Name()))
@@ -278,23 +283,25 @@ func (k *backup) forgetUnallocated(co *aio.Co, j *Job) error {
 // may be more: what was to be saved for a write and could not.
 func (k *backup) pass(co *aio.Co, j *Job) (more bool) {
 	length := k.copy.Length()
-	for offset := int64(0); offset < length; {
-		k.waitForWorker(co, j)
-		if j.Cancelled() || k.failed != nil {
-			break
-		}
+	for offset := int64(0); k.copy.Pending(offset) && k.mayStart(co, j); {
 		t := k.copy.Next(co, offset, length-offset)
 		if t == nil {
 			break
 		}
 		more = true
-		offset = t.Offset + t.Bytes
-		bytes := t.Bytes
+		offset, k.unpaid = t.Offset+t.Bytes, t.Bytes
 		k.start(co, t)
-		k.throttle(co, j, bytes)
 	}
 	k.waitIdle(co)
 	return k.copy.Wait(co, 0, length) || more
+}
+
+// mayStart waits until one more task may be started. It tells whether there is
+// still a point in that.
+func (k *backup) mayStart(co *aio.Co, j *Job) bool {
+	k.waitForWorker(co, j)
+	k.throttle(co, j)
+	return !j.Cancelled() && k.failed == nil
 }
 
 // waitForWorker pauses if there is a reason to, and waits while as many workers
@@ -308,13 +315,15 @@ func (k *backup) waitForWorker(co *aio.Co, j *Job) {
 	}
 }
 
-// throttle waits as long as the speed demands after so many bytes more.
-func (k *backup) throttle(co *aio.Co, j *Job, bytes int64) {
+// throttle waits as long as the speed demands after what was started last. A
+// request that fails meanwhile makes it no shorter (observed:
+// own/jobs/backup-compress).
+func (k *backup) throttle(co *aio.Co, j *Job) {
 	j.takeTurn(co)
 	limiter := &k.job.limiter
-	for wait := limiter.Delay(bytes, time.Now()); wait > 0 && !j.Cancelled() && k.failed == nil; {
+	wait := limiter.Delay(k.unpaid, time.Now())
+	for k.unpaid = 0; wait > 0 && !j.Cancelled(); wait = limiter.Delay(0, time.Now()) {
 		j.Sleep(co, wait) // or less, if something happens to the job
-		wait = limiter.Delay(0, time.Now())
 	}
 }
 
@@ -338,7 +347,6 @@ func (k *backup) done(l *aio.Lock, err error) {
 		if !errors.As(err, &k.failed) {
 			k.failed = &block.CopyError{Err: err}
 		}
-		k.job.Wake(l)
 	}
 	if k.waiting {
 		k.job.Wake(l)
@@ -396,17 +404,22 @@ func (k *backup) settleBitmap(success bool) {
 	}
 }
 
-// Clean takes the filter away.
+// Clean lets go of the nodes. If the job could not be created, undo follows.
 func (k *backup) Clean(l *aio.Lock, j *Job) {
+	if k.job != nil {
+		j.block.ReleaseNodes(l)
+		k.undo(l)
+	}
+}
+
+// undo takes the filter away, and leaves the bitmap as if nothing had been.
+func (k *backup) undo(l *aio.Lock) {
 	if k.tracks {
 		k.tracks = false
 		k.p.Bitmap.Reclaim()
 	}
 	if k.filter == nil {
 		return
-	}
-	if j != nil {
-		j.block.ReleaseNodes(l)
 	}
 	filter := k.filter
 	k.filter = nil

@@ -81,6 +81,7 @@ type BlockParams struct {
 // CreateBlock makes a block job in state created. If something is wrong with
 // it, it is given up.
 func (s *Set) CreateBlock(l *aio.Lock, k Kind, p BlockParams) (*BlockJob, error) {
+	p.Graph.DrainAll(l)
 	j, err := s.Create(l, k, p.Params)
 	if err != nil {
 		return nil, err
@@ -93,16 +94,16 @@ func (s *Set) CreateBlock(l *aio.Lock, k Kind, p BlockParams) (*BlockJob, error)
 	}
 	j.block = b
 	b.holding = p.Graph.NewHolding(holder{b})
-	p.Graph.DrainAll(l)
-	if err := b.addNode(l, "main node", p.Node, p.Perm, p.Shared); err != nil {
-		j.GiveUp(l)
-		return nil, err
-	}
 	if p.Speed != 0 {
 		if err := b.SetSpeed(l, p.Speed); err != nil {
 			j.GiveUp(l)
 			return nil, err
 		}
+	}
+	p.Graph.DrainAll(l)
+	if err := b.addNode(l, "main node", p.Node, p.Perm, p.Shared); err != nil {
+		j.GiveUp(l)
+		return nil, err
 	}
 	return b, nil
 }
@@ -146,6 +147,9 @@ func (b *BlockJob) releaseNode(l *aio.Lock, n *block.Node) {
 
 // close ends what a block job has besides a job.
 func (b *BlockJob) close(l *aio.Lock) {
+	if len(b.nodes) == 0 {
+		b.graph.DrainAll(l) // (observed: own/jobs/backup-graph)
+	}
 	for b.keeps && len(b.nodes) > 0 {
 		b.graph.DrainAll(l)
 		b.releaseNode(l, b.nodes[len(b.nodes)-1])

@@ -170,12 +170,9 @@ func (j *Job) announce(tell func(*BlockJob)) {
 
 // vanish ends the job's last state.
 func (j *Job) vanish(l *aio.Lock) {
-	if j.block != nil && !j.block.keeps {
-		j.block.close(l)
-	}
 	j.transition(Null)
 	j.set.forget(j)
-	if j.block != nil && j.block.keeps {
+	if j.block != nil {
 		j.block.close(l)
 	}
 	if f, ok := j.kind.(Freer); ok {
