@@ -41,7 +41,8 @@ func (g *Graph) OpenBackup(l *aio.Lock, source *Node, b BackupImage) (*Node, err
 	if b.Attach {
 		flags |= FlagNoBacking
 	}
-	target, err := g.openNode(l, &openRequest{filename: b.Filename, options: options, flags: flags})
+	// What is copied from a file is opened as a file.
+	target, err := g.openNode(l, &openRequest{filename: b.Filename, options: options, flags: flags, image: source.drv.Kind != Protocol})
 	if err != nil || !b.Attach {
 		return target, err
 	}

@@ -18,7 +18,7 @@ func (g *Graph) InsertFilter(l *aio.Lock, options *Options, below *Node) (*Node,
 	filter.implicit = implicit
 	if err := g.ReplaceNode(l, below, filter); err != nil {
 		g.Unref(l, filter)
-		return nil, err
+		return nil, qerr.Prepend(err, "Could not replace node: ")
 	}
 	return filter, nil
 }

@@ -249,8 +249,8 @@ func (n *Node) alignedWrite(co *aio.Co, r *tracked, offset, bytes int64, v Vec, 
 		return err
 	}
 	n.checkThreshold(offset, bytes)
-	if n.detectZeroes != DetectZeroesOff && flags&(reqZeroes|ReqCompressed) == 0 && v.IsZero() {
-		flags |= reqZeroes
+	if n.detectZeroes != DetectZeroesOff && flags&reqZeroes == 0 && v.IsZero() {
+		flags = flags&^ReqCompressed | reqZeroes
 		if n.detectZeroes == DetectZeroesUnmap && n.flags&FlagUnmap != 0 {
 			flags |= ReqMayUnmap
 		}

@@ -64,6 +64,7 @@ type openRequest struct {
 	role      Role
 	depth     int  // of images one behind the other
 	fromImage bool // the image named it, nobody else
+	image     bool // what the file name leads to may be an image of any format
 	trusted   bool // the driver is given, and nobody looks at the file
 }
 
@@ -179,7 +180,7 @@ func (g *Graph) openWithOptions(l *aio.Lock, n *Node, r *openRequest) error {
 // be found out by looking at it.
 func (g *Graph) findDriver(r *openRequest) (*Driver, error) {
 	name := r.options.GetString(optDriver)
-	image := r.role&RoleCOW != 0
+	image := r.image || r.role&RoleCOW != 0
 	switch {
 	case name != "":
 	case image && (r.filename != "" || r.options.HasSub(optFile)):
