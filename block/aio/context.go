@@ -27,8 +27,11 @@ type Context struct {
 	// soon are functions to run before the lock is given back. Whoever holds
 	// the lock owns it, or has lent it to a coroutine.
 	soon []func(*Lock)
-	// ends are what follows from the ends of coroutines, the newest last.
-	ends []func(*Lock)
+	// ends are what follows from the ends of coroutines, the newest last; round
+	// are those that were there when the lock's holder began to give it back.
+	ends, round []func(*Lock)
+	// again lets those go on who put themselves off, the longest waiting first.
+	again []func(*Lock)
 	// between is held while posted functions run that nobody polls for; nil
 	// for no such lock.
 	between sync.Locker
@@ -110,10 +113,12 @@ func (c *Context) Acquire() *Lock {
 func (c *Context) RunBetween(steps sync.Locker) { c.between = steps }
 
 // Release gives the lock back; the token is dead from then on. What coroutines
-// on its holder's turn have left to do is done before.
+// on its holder's turn have left to do is done before, but not what follows
+// from their ends: the reference has one round of its event loop for that
+// before it replies (observed: jobs/backup-target-error).
 func (l *Lock) Release() {
 	l.mustHold()
-	l.ctx.runSoon(l)
+	l.ctx.runRound(l)
 	l.held = false
 	l.ctx.lock.Unlock()
 }
@@ -238,15 +243,59 @@ func (c *Context) postedLoop() {
 }
 
 func (c *Context) runSoon(l *Lock) {
-	for len(c.soon) > 0 || len(c.ends) > 0 {
-		var fn func(*Lock)
-		if len(c.soon) > 0 {
-			fn, c.soon = c.soon[0], c.soon[1:]
-		} else {
-			last := len(c.ends) - 1
-			fn, c.ends = c.ends[last], c.ends[:last]
+	for c.runLater(l); len(c.ends)+len(c.round) > 0; c.runLater(l) {
+		if fn, ok := pop(&c.ends); ok {
+			fn(l)
+		} else if fn, ok := pop(&c.round); ok {
+			fn(l)
 		}
+	}
+}
+
+func pop(list *[]func(*Lock)) (last func(*Lock), ok bool) {
+	n := len(*list) - 1
+	if n < 0 {
+		return nil, false
+	}
+	last = (*list)[n]
+	*list = (*list)[:n]
+	return last, true
+}
+
+func (c *Context) runLater(l *Lock) {
+	for len(c.soon) > 0 {
+		fn := c.soon[0]
+		c.soon = c.soon[1:]
 		fn(l)
+	}
+}
+
+// runRound is runSoon and runAgain without what comes meanwhile.
+func (c *Context) runRound(l *Lock) {
+	c.runLater(l)
+	again := len(c.again)
+	c.round, c.ends = append(c.round, c.ends...), nil
+	for ; len(c.round) > 0; c.runLater(l) {
+		fn, _ := pop(&c.round)
+		fn(l)
+	}
+	c.runAgain(l, again)
+	for fn, ok := pop(&c.ends); ok; fn, ok = pop(&c.ends) {
+		c.Post(fn)
+	}
+	for _, fn := range c.again {
+		c.Post(fn)
+	}
+	c.again = nil
+}
+
+// runAgain lets coroutines go on that put themselves off, at most so many.
+func (c *Context) runAgain(l *Lock, most int) {
+	for ; most > 0 && len(c.again) > 0; most-- {
+		fn := c.again[0]
+		c.again = c.again[1:]
+		fn(l)
+		c.runLater(l)
 	}
 }
 
@@ -258,6 +307,10 @@ func (c *Context) atEnd(fn func(*Lock)) { c.ends = append(c.ends, fn) }
 func (c *Context) runPosted(l *Lock) {
 	for {
 		c.runSoon(l)
+		if len(c.again) > 0 {
+			c.runAgain(l, len(c.again))
+			continue
+		}
 		c.bhMu.Lock()
 		if len(c.bhs) == 0 {
 			c.bhMu.Unlock()

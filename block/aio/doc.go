@@ -39,7 +39,8 @@
 // of a lock's holder, who lends it the lock and waits. The turn ends when the
 // coroutine ends, sleeps ([Sleeper]), yields, or goes to the medium
 // ([Co.BeginBlocking]); whoever wakes it lends it another one. What follows from
-// the end of such a coroutine is done before the lock is given back. A coroutine
+// the end of such a coroutine is done before the lock is given back. One that only
+// wants others to have their turn puts itself off ([Co.Reschedule]). A coroutine
 // that came back from the medium asks for a turn ([Co.TakeTurn]) when it needs
 // one, and gets it when somebody polls, or between the steps of the context's
 // owner ([Context.RunBetween]).

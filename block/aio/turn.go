@@ -89,6 +89,25 @@ func (co *Co) LeaveTurn() {
 	}
 }
 
+// Reschedule puts the rest of the coroutine off, if it runs on a turn: it goes on
+// when the lock's holder polls or gives the lock back.
+func (co *Co) Reschedule() {
+	t := co.turn
+	if t == nil {
+		return
+	}
+	lender, got := t.lender, make(chan *turn)
+	lender.again = append(lender.again, func(*Lock) {
+		t := lend(lender)
+		got <- t
+		<-t.left
+	})
+	co.turn = nil
+	co.release()
+	close(t.left)
+	co.resume(<-got)
+}
+
 // TakeTurn waits for a turn of the given context, unless the coroutine has one.
 // Meanwhile the guard is released.
 func (co *Co) TakeTurn(c *Context) {

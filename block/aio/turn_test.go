@@ -153,3 +153,38 @@ func TestRunBetween(t *testing.T) {
 	w.Close()
 	s.expect(t, "between")
 }
+
+// A coroutine that puts itself off goes on when somebody polls, or in the one
+// round before the lock is given back; what follows from that is for later.
+func TestReschedule(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "-*")
+	var steps sync.Mutex
+	w.RunBetween(&steps)
+	var s story
+	start := func(l *aio.Lock) {
+		w.Start(l, "job", func(co *aio.Co) {
+			s.tell("run")
+			co.Reschedule()
+			s.tell("again")
+		}, s.exit)
+	}
+	w.locked(func(l *aio.Lock) {
+		start(l)
+		l.Settle()
+		s.expect(t, "run")
+		aio.WaitWhile(l, func() bool { return !s.has("exit") })
+		s.expect(t, "again", "exit")
+	})
+	steps.Lock()
+	w.locked(func(l *aio.Lock) {
+		start(l)
+		s.expect(t, "run")
+	})
+	s.expect(t, "again")
+	steps.Unlock()
+	w.Close()
+	s.expect(t, "exit")
+	// Without a turn there is nothing to put off.
+	w.Enter("other", func(co *aio.Co) { co.Reschedule() })
+}

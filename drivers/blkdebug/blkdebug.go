@@ -211,7 +211,7 @@ func (f *filter) DebugEvent(e block.DebugEvent) { f.rules.event(e) }
 func (f *filter) inject(co *aio.Co, kind iotypes, offset, bytes int64) (done bool, err error) {
 	errno, immediately := f.rules.fitting(kind, offset, bytes)
 	if errno != 0 && !immediately {
-		co.LeaveTurn()
+		co.Reschedule()
 	}
 	if errno > 0 {
 		return true, qerr.From(syscall.Errno(errno))
