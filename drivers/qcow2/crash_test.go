@@ -215,8 +215,22 @@ type crashHistory struct {
 	// sectors are changed by one request at a time each.
 	sectors [][]mark
 	flushes []flushMark
-	log     []string
+	kept    []*keptMark
+	// noSnapshots are to be taken any more.
+	noSnapshots bool
+	log         []string
 }
+
+// keptMark is an internal snapshot: between which events it was taken and, if
+// it was, deleted, and what it holds.
+type keptMark struct {
+	id               string
+	start, end       int
+	goneFrom, goneTo int // never if it is there
+	content          []byte
+}
+
+const never = 1 << 30
 
 // area is a random part of the disk, in sectors.
 func (h *crashHistory) area() (first, n int64) {
@@ -254,7 +268,7 @@ func (h *crashHistory) request(first, n int64) func() {
 	}
 	h.log = append(h.log, fmt.Sprintf("at %d: %s %d+%d %#x", start, text, offset, bytes, value))
 	for s := first; s < first+n; s++ {
-		h.sectors[s] = append(h.sectors[s], mark{value, start, 1 << 30})
+		h.sectors[s] = append(h.sectors[s], mark{value, start, never})
 	}
 	return func() {
 		if err := do(); err != nil {
@@ -279,6 +293,8 @@ func (h *crashHistory) step() {
 		h.request(h.area())()
 	case k < 17:
 		h.parallel()
+	case k < 18:
+		h.snapshot()
 	default:
 		f := flushMark{start: h.tape.tick()}
 		h.log = append(h.log, fmt.Sprintf("at %d: flush", f.start))
@@ -287,6 +303,59 @@ func (h *crashHistory) step() {
 		}
 		f.end = h.tape.tick()
 		h.flushes = append(h.flushes, f)
+	}
+}
+
+// snapshot takes a snapshot, or deletes the oldest one. Old images cannot be
+// torn meanwhile: they have no way to say that they should be counted anew.
+func (h *crashHistory) snapshot() {
+	if h.noSnapshots {
+		return
+	}
+	keeper := h.node.Instance().(block.Snapshotter)
+	for _, m := range h.kept {
+		if m.goneFrom < never || h.rng.IntN(2) == 0 {
+			continue
+		}
+		m.goneFrom = h.tape.tick()
+		h.log = append(h.log, fmt.Sprintf("at %d: delete snapshot %s", m.goneFrom, m.id))
+		if err := in(h.node, func(co *aio.Co) error { return keeper.CoSnapshotDelete(co, m.id) }); err != nil {
+			h.t.Error(err)
+		}
+		m.goneTo = h.tape.tick()
+		return
+	}
+	m := &keptMark{start: h.tape.tick(), goneFrom: never, goneTo: never, content: read(h.t, h.blk, 0, len(h.sectors)*512)}
+	h.log = append(h.log, fmt.Sprintf("at %d: take a snapshot", m.start))
+	err := in(h.node, func(co *aio.Co) error {
+		if err := keeper.CoSnapshotCreate(co, block.SnapshotInfo{Name: "kept", Icount: 1<<64 - 1}); err != nil {
+			return err
+		}
+		list := keeper.Snapshots(co)
+		m.id = list[len(list)-1].ID
+		return nil
+	})
+	if err != nil {
+		h.noSnapshots = true // clusters cannot be counted so often
+		return
+	}
+	m.end = h.tape.tick()
+	h.kept = append(h.kept, m)
+}
+
+// checkKept looks at the snapshots that must be there when the power failed
+// after some events.
+func (h *crashHistory) checkKept(path string, at int) {
+	for _, m := range h.kept {
+		if m.end > at || m.goneFrom <= at {
+			continue
+		}
+		img(h.t, filepath.Dir(path), "convert", "-f", "qcow2", "-l", "snapshot.id="+m.id, "-O", "raw", path, path+".kept")
+		got, err := os.ReadFile(path + ".kept")
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		same(h.t, "snapshot "+m.id, got, m.content)
 	}
 }
 
@@ -311,6 +380,19 @@ func (h *crashHistory) parallel() {
 		})
 	}
 	wg.Wait()
+}
+
+// moment is when the power fails: at any time, or, every third time, while a
+// snapshot is taken or deleted.
+func (h *crashHistory) moment(k int) int {
+	if len(h.kept) == 0 || k%3 != 0 {
+		return h.rng.IntN(len(h.tape.events) + 1)
+	}
+	m := h.kept[h.rng.IntN(len(h.kept))]
+	if m.goneFrom < never && h.rng.IntN(2) == 0 {
+		return m.goneFrom + h.rng.IntN(m.goneTo-m.goneFrom+1)
+	}
+	return m.start + h.rng.IntN(m.end-m.start+1)
 }
 
 // allowed tells what a sector may hold when the power failed after some
@@ -363,6 +445,7 @@ func powerFailure(t *testing.T, options string, seed uint64) {
 		t.Fatal(err)
 	}
 	h := &crashHistory{t: t, rng: rand.New(rand.NewPCG(seed, 2)), tape: &tape{}, sectors: make([][]mark, size/512)}
+	h.noSnapshots = strings.Contains(options, "compat=0.10")
 	b := bench(t, taped(h.tape, map[string][]byte{"image": initial}, nil))
 	h.node = b.Add(`{"driver":"qcow2","node-name":"q","discard":"unmap","l2-cache-size":4096,"l2-cache-entry-size":512,
 		"file":{"driver":"taped","name":"image"}}`)
@@ -380,19 +463,27 @@ func powerFailure(t *testing.T, options string, seed uint64) {
 	if t.Failed() {
 		return
 	}
-	lazy := strings.Contains(options, "lazy")
 	for k := range 30 {
-		at := h.rng.IntN(len(h.tape.events) + 1)
+		at := h.moment(k)
 		path := filepath.Join(dir, fmt.Sprint("torn", k))
-		if err := os.WriteFile(path, torn(h.tape, "image", initial, at, h.rng), 0o600); err != nil {
+		image := torn(h.tape, "image", initial, at, h.rng)
+		if err := os.WriteFile(path, image, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if lazy {
+		const incompatible, dirty = 79, 1
+		switch {
+		case image[incompatible]&dirty == 0:
+		case h.rng.IntN(2) == 0:
 			// Opening it counts the clusters anew, as the format has it.
 			b.Add(node(path, ""))
 			b.Delete("q")
+		default:
+			if out, status := run(t, dir, tool(t, "qemu-io"), "-f", "qcow2", "-c", "read 0 512", path); status != 0 {
+				t.Errorf("qemu-io: %s", out)
+			}
 		}
 		check(t, path, true)
+		h.checkKept(path, at)
 		got := content(t, path)
 		for s := range h.sectors {
 			values := h.allowed(s, at)

@@ -29,7 +29,10 @@
 // A process that is killed at any point thus leaves an image whose clusters
 // have refcounts at least as high as their uses: some may be leaked, none is
 // lost. With lazy refcounts they may also be too low, and a bit in the header
-// makes the next one who opens the image count anew (repair.go).
+// makes the next one who opens the image count anew (repair.go). So it is while
+// an internal snapshot is taken or deleted: marks of sole use and refcounts,
+// which lie in different places, cannot change at once. Images of version 2 have
+// no such bit; there a check finds wrong marks, and no data depends on them.
 //
 // # Requests
 //

@@ -54,8 +54,12 @@ type image struct {
 
 	// unfinished: the image is being made, and need not be whole before it is.
 	unfinished bool
-	// dirtyBit is set in the header: refcounts may be too low.
+	// dirtyBit is set in the header: refcounts may be too low, and are not
+	// written.
 	dirtyBit bool
+	// unsure: marks of sole use and refcounts may disagree. The bit in the
+	// header is left to who opens the image next.
+	unsure bool
 	// hollow says that clusters are allocated that have no data yet.
 	hollow, hollowKnown bool
 	// unrepaired is set until somebody has counted them.
@@ -198,7 +202,7 @@ func (i *image) markClean(co *aio.Co) error {
 	if err := i.writeBack(co); err != nil {
 		return err
 	}
-	if !i.dirtyBit {
+	if i.hdr.incompatible&featureDirty == 0 || i.unsure {
 		return nil
 	}
 	if err := i.refs.cache.flush(co); err != nil {
@@ -209,6 +213,19 @@ func (i *image) markClean(co *aio.Co) error {
 	}
 	i.dirtyBit = false
 	return i.setIncompatible(co, 0, featureDirty)
+}
+
+// unsettled comes before marks of sole use and refcounts change which cannot
+// change at once: until markClean, who finds the image counts anew. Images of
+// version 2 cannot say so.
+func (i *image) unsettled(co *aio.Co) error {
+	if err := i.markClean(co); err != nil {
+		return err
+	}
+	if i.geo.version < 3 {
+		return nil
+	}
+	return i.setIncompatible(co, featureDirty, 0)
 }
 
 // corrupt reports damage. Fatal damage makes the image unusable, and marks it

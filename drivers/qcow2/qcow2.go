@@ -185,7 +185,7 @@ func (i *image) loadTables(co *aio.Co) error {
 		return err
 	}
 	i.dirtyBit = i.hdr.incompatible&featureDirty != 0
-	i.unrepaired = i.dirtyBit
+	i.unrepaired, i.unsure = i.dirtyBit, false
 	if i.writable() {
 		if err := i.prepareWrites(co); err != nil {
 			return err

@@ -234,34 +234,16 @@ func (i *image) fixCounts(co *aio.Co, u *uses) error {
 	return nil
 }
 
-// fixCopied takes the mark of sole use off what is shared.
+// fixCopied marks what has a sole use, and nothing else.
 func (i *image) fixCopied(co *aio.Co, u *uses) error {
-	shared := func(word uint64) bool {
-		return word&flagCopied != 0 && word&offsetMask != 0 && u.get(int64(word&offsetMask)>>i.geo.clusterBits) != 1
-	}
-	for n, e := range i.l1.used() {
-		if e&offsetMask == 0 {
-			continue
+	return i.forEachEntry(co, func(_ *aio.Co, word uint64, l1 bool) (uint64, error) {
+		switch {
+		case !l1 && (word&flagCompressed != 0 || i.external()):
+		case u.get(int64(word&offsetMask)>>i.geo.clusterBits) == 1:
+			word |= flagCopied
+		default:
+			word &^= flagCopied
 		}
-		if shared(e) {
-			i.setL1(n, e&^flagCopied)
-		}
-		if i.external() {
-			continue
-		}
-		start := int64(n) << (i.geo.clusterBits + i.geo.l2Bits)
-		for at := start; at < start+i.geo.clusterSize<<i.geo.l2Bits; at += i.geo.clusterSize << i.geo.sliceBits {
-			s, err := i.sliceAt(co, at)
-			if err != nil {
-				return err
-			}
-			for k := range s.entries() {
-				if m := s.get(k); !m.compressed() && shared(m.word) {
-					m.word &^= flagCopied
-					i.setEntry(s, k, m)
-				}
-			}
-		}
-	}
-	return nil
+		return word, nil
+	})
 }

@@ -16,7 +16,8 @@ func (i *image) CanSnapshot() bool { return !i.external() }
 //
 // The marks of sole use go first, then clusters are counted once more, and at
 // last the table names the snapshot: whenever that is interrupted, no cluster is
-// overwritten that a snapshot needs.
+// overwritten that a snapshot needs. Meanwhile marks and counts disagree, which
+// the header says.
 func (i *image) CoSnapshotCreate(co *aio.Co, info block.SnapshotInfo) error {
 	i.mu.lock(co)
 	defer i.mu.unlock()
@@ -26,7 +27,7 @@ func (i *image) CoSnapshotCreate(co *aio.Co, info block.SnapshotInfo) error {
 	if err := i.modifying(co); err != nil {
 		return err
 	}
-	if err := i.markClean(co); err != nil {
+	if err := i.unsettled(co); err != nil {
 		return err
 	}
 	s := snapshot{
@@ -34,15 +35,34 @@ func (i *image) CoSnapshotCreate(co *aio.Co, info block.SnapshotInfo) error {
 		vmClock: info.VMClockNsec, vmStateSize: info.VMStateSize, diskSize: i.hdr.size, icount: info.Icount,
 		l1Size: uint32(i.l1.entries),
 	}
-	if err := i.forEachEntry(co, i.clearCopied); err != nil {
-		return err
+	err := i.share(co)
+	if err == nil {
+		err = i.nameSnapshot(co, s)
+		i.unsure = i.unsure || err != nil
 	}
-	if err := i.writeBack(co); err != nil {
-		return err
+	if settled := i.markClean(co); err == nil {
+		err = settled
 	}
-	if err := i.countAgain(co); err != nil {
-		return err
+	return err
+}
+
+// share counts one more use of everything that the active tables refer to. If
+// it fails all is as before.
+func (i *image) share(co *aio.Co) error {
+	err := i.forEachEntry(co, i.clearCopied)
+	if err == nil {
+		err = i.writeBack(co)
 	}
+	if err == nil {
+		err = i.countAgain(co)
+	}
+	if err != nil && i.forEachEntry(co, i.setCopied) != nil {
+		i.unsure = true
+	}
+	return err
+}
+
+func (i *image) nameSnapshot(co *aio.Co, s snapshot) error {
 	if err := i.copyL1(co, &s); err != nil {
 		return err
 	}
@@ -125,8 +145,7 @@ func (i *image) setCopied(co *aio.Co, word uint64, _ bool) (uint64, error) {
 }
 
 // countAgain counts one more use of everything that the active tables refer
-// to. If it fails the counts are as before, and the marks of sole use are put
-// back.
+// to. If it fails the counts are as before.
 func (i *image) countAgain(co *aio.Co) error {
 	done := 0
 	err := i.forEachEntry(co, func(co *aio.Co, word uint64, l1 bool) (uint64, error) {
@@ -148,7 +167,6 @@ func (i *image) countAgain(co *aio.Co) error {
 		done--
 		return word, nil
 	})
-	_ = i.forEachEntry(co, i.setCopied)
 	return err
 }
 
@@ -250,7 +268,8 @@ func encodeSnapshots(list []snapshot) []byte {
 // CoSnapshotDelete forgets a snapshot and gives its clusters up. No request may
 // be under way.
 //
-// The table forgets it first: until then all it needs stays counted.
+// The table forgets it first: until then all it needs stays counted. Then marks
+// of sole use and counts disagree for a while, which the header says.
 func (i *image) CoSnapshotDelete(co *aio.Co, id string) error {
 	i.mu.lock(co)
 	defer i.mu.unlock()
@@ -276,9 +295,21 @@ func (i *image) CoSnapshotDelete(co *aio.Co, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := i.writeSnapshots(co, list); err != nil {
+	if err := i.unsettled(co); err != nil {
 		return err
 	}
+	if err = i.writeSnapshots(co, list); err == nil {
+		err = i.giveUpSnapshot(co, gone, table)
+	}
+	i.unsure = i.unsure || err != nil
+	if settled := i.markClean(co); err == nil {
+		err = settled
+	}
+	return err
+}
+
+// giveUpSnapshot gives up what a snapshot had that is not named any more.
+func (i *image) giveUpSnapshot(co *aio.Co, gone *snapshot, table []uint64) error {
 	if err := i.freeTables(co, table); err != nil {
 		return err
 	}
@@ -288,10 +319,7 @@ func (i *image) CoSnapshotDelete(co *aio.Co, id string) error {
 	if err := i.writeBack(co); err != nil {
 		return err
 	}
-	if err := i.forEachEntry(co, i.setCopied); err != nil {
-		return err
-	}
-	return i.writeBack(co)
+	return i.forEachEntry(co, i.setCopied)
 }
 
 // freeTables gives up what an L1 table refers to.
