@@ -180,6 +180,9 @@ func (i *image) giveUp(co *aio.Co, old, m mapping, c change) int64 {
 	}
 	whole := !i.geo.extended || m.bitmap&allSubs == 0
 	gone := whole && i.geo.allocated(old) && i.opts.passDiscard[reason] && reason == freeRequest
+	if i.crypt != nil {
+		gone = false // zeroes would be noise as long as the old entry is on disk
+	}
 	if old.compressed() || old.host() != m.host() {
 		// What only this entry had is discarded at once: who loses power
 		// now finds the old data or zeroes, and asked for no more.
