@@ -71,21 +71,32 @@ func (i *Instance) startImageJob(l *aio.Lock, id string, k jobs.Kind) error {
 	return nil
 }
 
-// findDriver finds the driver that images are made or amended with.
-func (i *Instance) findDriver(name string) (*block.Driver, error) {
-	if d := i.graph.Driver(name); d != nil {
-		return d, nil
+// hasDriver fails for the driver that only the system emulator has.
+func (i *Instance) hasDriver(d schema.BlockdevDriver) error {
+	if d == schema.BlockdevDriverBlkreplay && i.cfg.Personality != System {
+		return noDriver(d)
 	}
-	return nil, qerr.New("Block driver '%s' not found or not supported", name)
+	return nil
+}
+
+func noDriver(d schema.BlockdevDriver) error {
+	return qerr.New("Block driver '%s' not found or not supported", d)
 }
 
 func (i *Instance) blockdevCreate(l *aio.Lock, a *schema.BlockdevCreateArguments) error {
-	d, err := i.findDriver(a.Options.Driver.String())
-	if err != nil {
+	if err := i.hasDriver(a.Options.Driver); err != nil {
 		return err
 	}
+	errNone := qerr.New("Driver does not support blockdev-create")
+	if a.Options.Variant == nil {
+		return errNone // whether we have such a driver or not
+	}
+	d := i.graph.Driver(a.Options.Driver.String())
+	if d == nil {
+		return noDriver(a.Options.Driver)
+	}
 	if d.Create == nil {
-		return qerr.New("Driver does not support blockdev-create")
+		return errNone
 	}
 	o, err := flatten(a.Options.AppendJSON(nil))
 	if err != nil {
@@ -101,11 +112,10 @@ func (i *Instance) blockdevAmend(l *aio.Lock, a *schema.XBlockdevAmendArguments)
 	if err != nil {
 		return err
 	}
-	d, err := i.findDriver(a.Options.Driver.String())
-	if err != nil {
+	if err := i.hasDriver(a.Options.Driver); err != nil {
 		return err
 	}
-	if n.Driver() != d {
+	if n.Driver().Name != a.Options.Driver.String() {
 		return qerr.New("x-blockdev-amend doesn't support changing the block driver")
 	}
 	amender := n.Amender()
