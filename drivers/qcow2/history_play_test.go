@@ -41,13 +41,7 @@ func (s *stage) play(steps []step) (int, error) {
 			s.t.Fatal(err)
 		}
 	}
-	p := &player{stage: s, want: make([]byte, s.v.size), kept: make(map[string][]byte), bitmaps: make(map[string]bool)}
-	if s.v.backing {
-		copy(p.want, s.v.baseContent())
-	}
-	p.b = drivertest.NewWith(s.t, block.Config{
-		Drivers: []*block.Driver{qcow2.Driver(), file.Driver(), raw.Driver()}, Secret: cryptSecret,
-	})
+	p := s.newPlayer()
 	defer p.b.Graph.Close()
 	if err := p.open(); err != nil {
 		return 0, err
@@ -60,6 +54,19 @@ func (s *stage) play(steps []step) (int, error) {
 		}
 	}
 	return len(steps), p.finish()
+}
+
+// newPlayer is for an image that is there and holds nothing, but for what its
+// backing file does.
+func (s *stage) newPlayer() *player {
+	p := &player{stage: s, want: make([]byte, s.v.size), kept: make(map[string][]byte), bitmaps: make(map[string]bool)}
+	if s.v.backing {
+		copy(p.want, s.v.baseContent())
+	}
+	p.b = drivertest.NewWith(s.t, block.Config{
+		Drivers: []*block.Driver{qcow2.Driver(), file.Driver(), raw.Driver()}, Secret: cryptSecret,
+	})
+	return p
 }
 
 func (p *player) open() error {
