@@ -62,13 +62,19 @@ func (n *Node) keptFrom(ctx *aio.Context, seen map[*Node]bool) bool {
 			if p.FixedContext {
 				return true
 			}
+		case *Holding:
+			for _, e := range p.edges {
+				if e.node.keptFrom(ctx, seen) {
+					return true
+				}
+			}
 		}
 	}
 	return false
 }
 
-// moveInto moves a node, its children and its parents: requests of one chain
-// run in one context.
+// moveInto moves a node, its children and its parents, and what is held together
+// with it: requests of one chain, and of one job, run in one context.
 func (w *Write) moveInto(n *Node, ctx *aio.Context) {
 	if n.Context() == ctx {
 		return
@@ -85,6 +91,10 @@ func (w *Write) moveInto(n *Node, ctx *aio.Context) {
 			w.moveInto(p, ctx)
 		case *Backend:
 			p.follow(w, n)
+		case *Holding:
+			for _, e := range p.edges {
+				w.moveInto(e.node, ctx)
+			}
 		}
 	}
 }

@@ -50,7 +50,9 @@ func (g *Graph) NewHolding(holder Holder) *Holding {
 	return h
 }
 
-// Add holds a node; it fails if the permissions do not allow it.
+// Add holds a node; it fails if the permissions do not allow it. The node comes
+// to the main context, where holders are at home, if its other users let it
+// (observed: jobs/iothread).
 func (h *Holding) Add(l *aio.Lock, n *Node, name string, perm, shared Perm) error {
 	return n.graph.Write(l, "hold "+n.name, func(w *Write) error {
 		c := &Child{name: name, role: RoleFilter, owner: h, perm: perm, shared: shared}
@@ -60,6 +62,7 @@ func (h *Holding) Add(l *aio.Lock, n *Node, name string, perm, shared Perm) erro
 		before := h.edges
 		h.edges = append([]*Child{c}, before...)
 		w.onAbort(func() { h.edges = before })
+		_ = w.tryMove(n, w.graph.main)
 		return w.refreshPerms(nil, n)
 	})
 }

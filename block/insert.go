@@ -26,8 +26,8 @@ func (g *Graph) InsertFilter(l *aio.Lock, options *Options, below *Node) (*Node,
 // Internal is a filter that the block layer's own users put into the graph.
 type Internal struct {
 	Driver *Driver
-	// Name is the node's name, which must be free; "": it gets one.
-	Name string
+	// Name is the node's name, which must be free; nil: it gets one.
+	Name *string
 	// Flags are those it is open with.
 	Flags Flags
 }
@@ -37,10 +37,10 @@ type Internal struct {
 func (g *Graph) OpenInternal(l *aio.Lock, f Internal) (*Node, error) {
 	o := NewOptions()
 	o.Set(optDriver, StringOpt(f.Driver.Name))
-	if f.Name != "" {
-		o.Set(optNodeName, StringOpt(f.Name))
+	if f.Name != nil {
+		o.Set(optNodeName, StringOpt(*f.Name))
 	}
-	n := &Node{graph: g, refs: 1, flags: f.Flags, drv: f.Driver, options: o, explicit: o.Clone(), implicit: f.Name == ""}
+	n := &Node{graph: g, refs: 1, flags: f.Flags, drv: f.Driver, options: o, explicit: o.Clone(), implicit: f.Name == nil}
 	n.ctx.Store(g.main)
 	left := o.Clone()
 	left.Delete(optDriver)

@@ -31,7 +31,7 @@ func (i *Instance) registerBlockJobs(t *schema.Table) {
 		return i.withBlockJob(l, a.Id, func(j *jobs.BlockJob) error { return j.Dismiss(l) })
 	}))
 	t.BlockJobChange(actionWith(i, func(l *aio.Lock, a *schema.BlockJobChangeOptions) error {
-		return i.withBlockJob(l, a.Id, func(j *jobs.BlockJob) error { return j.Change(l, a.Variant) })
+		return i.withBlockJob(l, a.Id, func(j *jobs.BlockJob) error { return j.Change(l, changedMode(a)) })
 	}))
 	t.QueryBlockJobs(query(i, i.queryBlockJobs))
 	t.Emits(&schema.BlockJobCompletedEvent{})
@@ -50,6 +50,15 @@ func (i *Instance) withBlockJob(l *aio.Lock, id string, do func(*jobs.BlockJob) 
 	return do(j.Block())
 }
 
+// changedMode is the copy mode that a job is to change to. The reference looks
+// at it whatever the type says (observed: own/jobs/mirror-change).
+func changedMode(a *schema.BlockJobChangeOptions) jobs.CopyMode {
+	if o, ok := a.Variant.(*schema.BlockJobChangeOptionsMirror); ok {
+		return copyMode(&o.CopyMode)
+	}
+	return jobs.CopyInBackground
+}
+
 func (i *Instance) queryBlockJobs(l *aio.Lock) ([]*schema.BlockJobInfo, error) {
 	var infos []*schema.BlockJobInfo
 	for _, j := range i.jobs.List(l) {
@@ -62,7 +71,7 @@ func (i *Instance) queryBlockJobs(l *aio.Lock) ([]*schema.BlockJobInfo, error) {
 
 func blockJobInfo(l *aio.Lock, b *jobs.BlockJob) *schema.BlockJobInfo {
 	current, total := b.Progress.Get()
-	return &schema.BlockJobInfo{
+	info := &schema.BlockJobInfo{
 		Type:         blockJobType(b),
 		Device:       b.ID(),
 		Len:          total,
@@ -77,6 +86,10 @@ func blockJobInfo(l *aio.Lock, b *jobs.BlockJob) *schema.BlockJobInfo {
 		AutoDismiss:  b.AutoDismiss(),
 		Error:        errorText(b.Err(l)),
 	}
+	if synced, ok := b.ActivelySynced(); ok {
+		info.Variant = &schema.BlockJobInfoMirror{ActivelySynced: synced}
+	}
+	return info
 }
 
 func blockJobType(b *jobs.BlockJob) schema.JobType {

@@ -27,7 +27,7 @@ func (i *Instance) blockCommit(l *aio.Lock, a *schema.BlockCommitArguments) erro
 		MaskProtocol: deref(a.BackingMaskProtocol),
 		Speed:        deref(a.Speed),
 		Errors:       errorPolicy(a.OnError),
-		FilterName:   deref(a.FilterNodeName),
+		FilterName:   a.FilterNodeName,
 	}
 	if p.Top, err = i.commitTop(n, a); err != nil {
 		return err

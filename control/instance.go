@@ -155,6 +155,7 @@ func (i *Instance) register() {
 	i.registerBlockJobs(t)
 	i.registerBlockJobStream(t)
 	i.registerBackup(t)
+	i.registerBlockJobMirror(t)
 	i.registerBlockCreate(t)
 	i.registerBlockExport(t)
 	i.registerQOM(t)
@@ -203,6 +204,7 @@ func (i *Instance) whenStarted(ctx context.Context, c *schema.Command, args qjso
 	case <-i.started:
 		i.turn = ctx
 		defer func() { i.turn = nil }()
+		i.graph.Main().RunPosted()
 		return c.Run(ctx, args, out)
 	case <-i.ctx.Done():
 		return out, qmp.ErrShutdown

@@ -159,7 +159,9 @@ func (b *BlockJob) close(l *aio.Lock) {
 }
 
 // Busy tells whether the job's coroutine is at work, and not waiting.
-func (b *BlockJob) Busy(*aio.Lock) bool { return holder{b}.Busy() }
+func (b *BlockJob) Busy(*aio.Lock) bool { return b.busy() }
+
+func (b *BlockJob) busy() bool { return b.started && !b.completed && !b.sleeper.Asleep() }
 
 // PauseRequested tells whether there is a reason to pause.
 func (b *BlockJob) PauseRequested(*aio.Lock) bool { return b.pauses > 0 }
@@ -239,7 +241,4 @@ func (h holder) Label() string    { return h.job.id }
 func (h holder) DrainedBegin()    { h.job.pause() }
 func (h holder) DrainedEnd()      { h.job.resume() }
 
-func (h holder) Busy() bool {
-	j := h.job
-	return j.started && !j.completed && !j.sleeper.Asleep()
-}
+func (h holder) Busy() bool { return h.job.busy() && !h.job.quiet }

@@ -20,8 +20,8 @@ type CommitParams struct {
 	MaskProtocol bool
 	Speed        int64
 	Errors       ErrorPolicy
-	// FilterName is the name of the filter over Top, "" for a generated one.
-	FilterName string
+	// FilterName is the name of the filter over Top, nil for a generated one.
+	FilterName *string
 }
 
 // commit copies what the images from top down to base hold into base. A filter

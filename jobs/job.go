@@ -40,6 +40,9 @@ type Job struct {
 	cancelled, byForce atomic.Bool
 
 	sleeper aio.Sleeper
+	// quiet: the coroutine does nothing until a drained section has begun that
+	// it asked for itself.
+	quiet bool
 }
 
 // ID is the name by which users know the job, "" if they do not.

@@ -39,6 +39,7 @@ const (
 	commandBlockDirtyBitmapDisable
 	commandBlockDirtyBitmapMerge
 	commandXDebugBlockDirtyBitmapSha256
+	commandBlockdevMirror
 	commandBlockStream
 	commandBlockJobSetSpeed
 	commandBlockJobCancel
@@ -137,6 +138,7 @@ var commandInfos = [...]commandInfo{
 	{name: "block-dirty-bitmap-disable", order: commandBlockDirtyBitmapDisable, since: 0x0400, allowPreconfig: true},
 	{name: "block-dirty-bitmap-merge", order: commandBlockDirtyBitmapMerge, since: 0x0400, allowPreconfig: true},
 	{name: "x-debug-block-dirty-bitmap-sha256", order: commandXDebugBlockDirtyBitmapSha256, since: 0x020a, allowPreconfig: true, features: []string{"unstable"}},
+	{name: "blockdev-mirror", order: commandBlockdevMirror, since: 0x0206, allowPreconfig: true},
 	{name: "block-stream", order: commandBlockStream, since: 0x0101, allowPreconfig: true},
 	{name: "block-job-set-speed", order: commandBlockJobSetSpeed, since: 0x0101, allowPreconfig: true},
 	{name: "block-job-cancel", order: commandBlockJobCancel, since: 0x0101, allowPreconfig: true},
@@ -430,12 +432,21 @@ func (t *Table) XDebugBlockDirtyBitmapSha256(h func(context.Context, *BlockDirty
 	registerQueryWith(t, 26, h, returnObject)
 }
 
+// BlockdevMirror registers the handler of blockdev-mirror. Copies a node to
+// another one and follows its changes, until the user lets the copy take its
+// place or ends the job. There is no bitmap for it.
+//
+// Since QEMU 2.6.
+func (t *Table) BlockdevMirror(h func(context.Context, *BlockdevMirrorArguments) error) {
+	registerActionWith(t, 27, h)
+}
+
 // BlockStream registers the handler of block-stream. Copies the data of the
 // images behind one into it, and takes them out of its chain.
 //
 // Since QEMU 1.1.
 func (t *Table) BlockStream(h func(context.Context, *BlockStreamArguments) error) {
-	registerActionWith(t, 27, h)
+	registerActionWith(t, 28, h)
 }
 
 // BlockJobSetSpeed registers the handler of block-job-set-speed. Limits how
@@ -443,7 +454,7 @@ func (t *Table) BlockStream(h func(context.Context, *BlockStreamArguments) error
 //
 // Since QEMU 1.1.
 func (t *Table) BlockJobSetSpeed(h func(context.Context, *BlockJobSetSpeedArguments) error) {
-	registerActionWith(t, 28, h)
+	registerActionWith(t, 29, h)
 }
 
 // BlockJobCancel registers the handler of block-job-cancel. Ends a block job
@@ -452,7 +463,7 @@ func (t *Table) BlockJobSetSpeed(h func(context.Context, *BlockJobSetSpeedArgume
 //
 // Since QEMU 1.1.
 func (t *Table) BlockJobCancel(h func(context.Context, *BlockJobCancelArguments) error) {
-	registerActionWith(t, 29, h)
+	registerActionWith(t, 30, h)
 }
 
 // BlockJobPause registers the handler of block-job-pause. Pauses a block job
@@ -460,7 +471,7 @@ func (t *Table) BlockJobCancel(h func(context.Context, *BlockJobCancelArguments)
 //
 // Since QEMU 1.3.
 func (t *Table) BlockJobPause(h func(context.Context, *BlockJobPauseArguments) error) {
-	registerActionWith(t, 30, h)
+	registerActionWith(t, 31, h)
 }
 
 // BlockJobResume registers the handler of block-job-resume. Lets a block job
@@ -468,7 +479,7 @@ func (t *Table) BlockJobPause(h func(context.Context, *BlockJobPauseArguments) e
 //
 // Since QEMU 1.3.
 func (t *Table) BlockJobResume(h func(context.Context, *BlockJobResumeArguments) error) {
-	registerActionWith(t, 31, h)
+	registerActionWith(t, 32, h)
 }
 
 // BlockJobComplete registers the handler of block-job-complete. Ends a block
@@ -476,7 +487,7 @@ func (t *Table) BlockJobResume(h func(context.Context, *BlockJobResumeArguments)
 //
 // Since QEMU 1.3.
 func (t *Table) BlockJobComplete(h func(context.Context, *BlockJobCompleteArguments) error) {
-	registerActionWith(t, 32, h)
+	registerActionWith(t, 33, h)
 }
 
 // BlockJobDismiss registers the handler of block-job-dismiss. Takes a block
@@ -484,7 +495,7 @@ func (t *Table) BlockJobComplete(h func(context.Context, *BlockJobCompleteArgume
 //
 // Since QEMU 2.12.
 func (t *Table) BlockJobDismiss(h func(context.Context, *BlockJobDismissArguments) error) {
-	registerActionWith(t, 33, h)
+	registerActionWith(t, 34, h)
 }
 
 // BlockJobFinalize registers the handler of block-job-finalize. Lets a block
@@ -492,7 +503,7 @@ func (t *Table) BlockJobDismiss(h func(context.Context, *BlockJobDismissArgument
 //
 // Since QEMU 2.12.
 func (t *Table) BlockJobFinalize(h func(context.Context, *BlockJobFinalizeArguments) error) {
-	registerActionWith(t, 34, h)
+	registerActionWith(t, 35, h)
 }
 
 // BlockJobChange registers the handler of block-job-change. Changes a block
@@ -500,14 +511,14 @@ func (t *Table) BlockJobFinalize(h func(context.Context, *BlockJobFinalizeArgume
 //
 // Since QEMU 8.2.
 func (t *Table) BlockJobChange(h func(context.Context, *BlockJobChangeOptions) error) {
-	registerActionWith(t, 35, h)
+	registerActionWith(t, 36, h)
 }
 
 // BlockdevAdd registers the handler of blockdev-add. Opens a node.
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
-	registerActionWith(t, 36, h)
+	registerActionWith(t, 37, h)
 }
 
 // BlockdevReopen registers the handler of blockdev-reopen. Gives open nodes
@@ -516,7 +527,7 @@ func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
 //
 // Since QEMU 6.1.
 func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments) error) {
-	registerActionWith(t, 37, h)
+	registerActionWith(t, 38, h)
 }
 
 // BlockdevDel registers the handler of blockdev-del. Closes a node that
@@ -524,7 +535,7 @@ func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments)
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error) {
-	registerActionWith(t, 38, h)
+	registerActionWith(t, 39, h)
 }
 
 // BlockdevSetActive registers the handler of blockdev-set-active. Takes a node
@@ -533,7 +544,7 @@ func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error
 //
 // Since QEMU 10.0.
 func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArguments) error) {
-	registerActionWith(t, 39, h)
+	registerActionWith(t, 40, h)
 }
 
 // BlockdevCreate registers the handler of blockdev-create. Starts a job that
@@ -541,7 +552,7 @@ func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArgu
 //
 // Since QEMU 3.0.
 func (t *Table) BlockdevCreate(h func(context.Context, *BlockdevCreateArguments) error) {
-	registerActionWith(t, 40, h)
+	registerActionWith(t, 41, h)
 }
 
 // XBlockdevAmend registers the handler of x-blockdev-amend. Starts a job that
@@ -550,7 +561,7 @@ func (t *Table) BlockdevCreate(h func(context.Context, *BlockdevCreateArguments)
 //
 // Since QEMU 5.1.
 func (t *Table) XBlockdevAmend(h func(context.Context, *XBlockdevAmendArguments) error) {
-	registerActionWith(t, 41, h)
+	registerActionWith(t, 42, h)
 }
 
 // BlockSetWriteThreshold registers the handler of block-set-write-threshold.
@@ -559,7 +570,7 @@ func (t *Table) XBlockdevAmend(h func(context.Context, *XBlockdevAmendArguments)
 //
 // Since QEMU 2.3.
 func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThresholdArguments) error) {
-	registerActionWith(t, 42, h)
+	registerActionWith(t, 43, h)
 }
 
 // XBlockdevSetIothread registers the handler of x-blockdev-set-iothread. Moves
@@ -567,7 +578,7 @@ func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThr
 //
 // Since QEMU 2.12.
 func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothreadArguments) error) {
-	registerActionWith(t, 43, h)
+	registerActionWith(t, 44, h)
 }
 
 // BlockdevSnapshotInternalSync registers the handler of
@@ -575,7 +586,7 @@ func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothre
 //
 // Since QEMU 1.7.
 func (t *Table) BlockdevSnapshotInternalSync(h func(context.Context, *BlockdevSnapshotInternal) error) {
-	registerActionWith(t, 44, h)
+	registerActionWith(t, 45, h)
 }
 
 // BlockdevSnapshotDeleteInternalSync registers the handler of
@@ -585,7 +596,7 @@ func (t *Table) BlockdevSnapshotInternalSync(h func(context.Context, *BlockdevSn
 //
 // Since QEMU 1.7.
 func (t *Table) BlockdevSnapshotDeleteInternalSync(h func(context.Context, *BlockdevSnapshotDeleteInternalSyncArguments) (*SnapshotInfo, error)) {
-	registerQueryWith(t, 45, h, returnObject)
+	registerQueryWith(t, 46, h, returnObject)
 }
 
 // NbdServerStart registers the handler of nbd-server-start. Starts the NBD
@@ -593,7 +604,7 @@ func (t *Table) BlockdevSnapshotDeleteInternalSync(h func(context.Context, *Bloc
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) error) {
-	registerActionWith(t, 46, h)
+	registerActionWith(t, 47, h)
 }
 
 // NbdServerAdd registers the handler of nbd-server-add. Makes an NBD export
@@ -601,7 +612,7 @@ func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) 
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error) {
-	registerActionWith(t, 47, h)
+	registerActionWith(t, 48, h)
 }
 
 // NbdServerRemove registers the handler of nbd-server-remove. Removes an NBD
@@ -609,7 +620,7 @@ func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error
 //
 // Since QEMU 2.12.
 func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArguments) error) {
-	registerActionWith(t, 48, h)
+	registerActionWith(t, 49, h)
 }
 
 // NbdServerStop registers the handler of nbd-server-stop. Stops the NBD
@@ -617,14 +628,14 @@ func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArgument
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStop(h func(context.Context) error) {
-	registerAction(t, 49, h)
+	registerAction(t, 50, h)
 }
 
 // BlockExportAdd registers the handler of block-export-add. Makes an export.
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) error) {
-	registerActionWith(t, 50, h)
+	registerActionWith(t, 51, h)
 }
 
 // BlockExportDel registers the handler of block-export-del. Removes an export.
@@ -632,7 +643,7 @@ func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) erro
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments) error) {
-	registerActionWith(t, 51, h)
+	registerActionWith(t, 52, h)
 }
 
 // QueryBlockExports registers the handler of query-block-exports. Lists the
@@ -642,7 +653,7 @@ func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments)
 //
 // Since QEMU 5.2.
 func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, error)) {
-	registerQuery(t, 52, h, returnList)
+	registerQuery(t, 53, h, returnList)
 }
 
 // QueryChardev registers the handler of query-chardev. Lists the character
@@ -652,7 +663,7 @@ func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, e
 //
 // Since QEMU 0.14.
 func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
-	registerQuery(t, 53, h, returnList)
+	registerQuery(t, 54, h, returnList)
 }
 
 // QueryChardevBackends registers the handler of query-chardev-backends. Lists
@@ -662,7 +673,7 @@ func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
 //
 // Since QEMU 2.0.
 func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendInfo, error)) {
-	registerQuery(t, 54, h, returnList)
+	registerQuery(t, 55, h, returnList)
 }
 
 // RingbufWrite registers the handler of ringbuf-write. Writes to a ring
@@ -670,7 +681,7 @@ func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendI
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) error) {
-	registerActionWith(t, 55, h)
+	registerActionWith(t, 56, h)
 }
 
 // RingbufRead registers the handler of ringbuf-read. Takes bytes out of a ring
@@ -680,7 +691,7 @@ func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) err
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (string, error)) {
-	registerQueryWith(t, 56, h, returnScalar(appendString))
+	registerQueryWith(t, 57, h, returnScalar(appendString))
 }
 
 // ChardevAdd registers the handler of chardev-add. Makes a character device.
@@ -689,7 +700,7 @@ func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (stri
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 57, h, returnObject)
+	registerQueryWith(t, 58, h, returnObject)
 }
 
 // ChardevChange registers the handler of chardev-change. Replaces what stands
@@ -699,7 +710,7 @@ func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*Chard
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 58, h, returnObject)
+	registerQueryWith(t, 59, h, returnObject)
 }
 
 // ChardevRemove registers the handler of chardev-remove. Removes a character
@@ -707,7 +718,7 @@ func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) error) {
-	registerActionWith(t, 59, h)
+	registerActionWith(t, 60, h)
 }
 
 // ChardevSendBreak registers the handler of chardev-send-break. Sends a break
@@ -715,7 +726,7 @@ func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) e
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArguments) error) {
-	registerActionWith(t, 60, h)
+	registerActionWith(t, 61, h)
 }
 
 // Transaction registers the handler of transaction. Does several things at one
@@ -723,7 +734,7 @@ func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArgume
 //
 // Since QEMU 1.1.
 func (t *Table) Transaction(h func(context.Context, *TransactionArguments) error) {
-	registerActionWith(t, 61, h)
+	registerActionWith(t, 62, h)
 }
 
 // QmpCapabilities registers the handler of qmp_capabilities. Ends the
@@ -731,7 +742,7 @@ func (t *Table) Transaction(h func(context.Context, *TransactionArguments) error
 //
 // Since QEMU 0.13.
 func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArguments) error) {
-	registerActionWith(t, 62, h)
+	registerActionWith(t, 63, h)
 }
 
 // QueryVersion registers the handler of query-version. Tells the version of
@@ -741,7 +752,7 @@ func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArgument
 //
 // Since QEMU 0.14.
 func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
-	registerQuery(t, 63, h, returnObject)
+	registerQuery(t, 64, h, returnObject)
 }
 
 // QueryCommands registers the handler of query-commands. Lists the commands.
@@ -750,7 +761,7 @@ func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
-	registerQuery(t, 64, h, returnList)
+	registerQuery(t, 65, h, returnList)
 }
 
 // Quit registers the handler of quit. Ends the program. The reply is sent when
@@ -758,7 +769,7 @@ func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) Quit(h func(context.Context) error) {
-	registerAction(t, 65, h)
+	registerAction(t, 66, h)
 }
 
 // QueryQmpSchema registers the handler of query-qmp-schema. Describes all
@@ -769,7 +780,7 @@ func (t *Table) Quit(h func(context.Context) error) {
 //
 // Since QEMU 2.5.
 func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
-	registerQuery(t, 66, h, returnList)
+	registerQuery(t, 67, h, returnList)
 }
 
 // QomList registers the handler of qom-list. Lists the properties of an
@@ -779,7 +790,7 @@ func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
 //
 // Since QEMU 1.2.
 func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 67, h, returnList)
+	registerQueryWith(t, 68, h, returnList)
 }
 
 // QomGet registers the handler of qom-get. Reads a property.
@@ -788,14 +799,14 @@ func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPro
 //
 // Since QEMU 1.2.
 func (t *Table) QomGet(h func(context.Context, *QomGetArguments) (Any, error)) {
-	registerQueryWith(t, 68, h, returnScalar(appendAny))
+	registerQueryWith(t, 69, h, returnScalar(appendAny))
 }
 
 // QomSet registers the handler of qom-set. Changes a property.
 //
 // Since QEMU 1.2.
 func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
-	registerActionWith(t, 69, h)
+	registerActionWith(t, 70, h)
 }
 
 // QomListTypes registers the handler of qom-list-types. Lists types of
@@ -805,7 +816,7 @@ func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
 //
 // Since QEMU 1.1.
 func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]*ObjectTypeInfo, error)) {
-	registerQueryWith(t, 70, h, returnList)
+	registerQueryWith(t, 71, h, returnList)
 }
 
 // QomListProperties registers the handler of qom-list-properties. Lists the
@@ -816,14 +827,14 @@ func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]
 //
 // Since QEMU 2.12.
 func (t *Table) QomListProperties(h func(context.Context, *QomListPropertiesArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 71, h, returnList)
+	registerQueryWith(t, 72, h, returnList)
 }
 
 // ObjectAdd registers the handler of object-add. Makes an object.
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
-	registerActionWith(t, 72, h)
+	registerActionWith(t, 73, h)
 }
 
 // ObjectDel registers the handler of object-del. Removes an object that nobody
@@ -831,7 +842,7 @@ func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
-	registerActionWith(t, 73, h)
+	registerActionWith(t, 74, h)
 }
 
 // DeviceAdd registers the handler of device_add. Plugs in a device. Its
@@ -841,7 +852,7 @@ func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
 //
 // The arguments are not checked: the handler does that.
 func (t *Table) DeviceAdd(h RawHandler) {
-	t.register(74, h)
+	t.register(75, h)
 }
 
 // DeviceDel registers the handler of device_del. Asks for a device to be
@@ -850,7 +861,7 @@ func (t *Table) DeviceAdd(h RawHandler) {
 //
 // Since QEMU 0.14.
 func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
-	registerActionWith(t, 75, h)
+	registerActionWith(t, 76, h)
 }
 
 // Stop registers the handler of stop. Stops the machine. It has no effect on
@@ -858,14 +869,14 @@ func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Stop(h func(context.Context) error) {
-	registerAction(t, 76, h)
+	registerAction(t, 77, h)
 }
 
 // Cont registers the handler of cont. Lets the machine run.
 //
 // Since QEMU 0.14.
 func (t *Table) Cont(h func(context.Context) error) {
-	registerAction(t, 77, h)
+	registerAction(t, 78, h)
 }
 
 // HumanMonitorCommand registers the handler of human-monitor-command. Runs a
@@ -875,7 +886,7 @@ func (t *Table) Cont(h func(context.Context) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommandArguments) (string, error)) {
-	registerQueryWith(t, 78, h, returnScalar(appendString))
+	registerQueryWith(t, 79, h, returnScalar(appendString))
 }
 
 // Getfd registers the handler of getfd. Names the file descriptor that came
@@ -883,7 +894,7 @@ func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommand
 //
 // Since QEMU 0.14.
 func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
-	registerActionWith(t, 79, h)
+	registerActionWith(t, 80, h)
 }
 
 // Closefd registers the handler of closefd. Closes a descriptor that getfd
@@ -891,7 +902,7 @@ func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
-	registerActionWith(t, 80, h)
+	registerActionWith(t, 81, h)
 }
 
 // AddFd registers the handler of add-fd. Adds the file descriptor that came
@@ -901,7 +912,7 @@ func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, error)) {
-	registerQueryWith(t, 81, h, returnObject)
+	registerQueryWith(t, 82, h, returnObject)
 }
 
 // RemoveFd registers the handler of remove-fd. Takes descriptors out of a set.
@@ -909,7 +920,7 @@ func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, erro
 //
 // Since QEMU 1.2.
 func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
-	registerActionWith(t, 82, h)
+	registerActionWith(t, 83, h)
 }
 
 // QueryFdsets registers the handler of query-fdsets. Lists the sets of
@@ -919,5 +930,5 @@ func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) QueryFdsets(h func(context.Context) ([]*FdsetInfo, error)) {
-	registerQuery(t, 83, h, returnList)
+	registerQuery(t, 84, h, returnList)
 }

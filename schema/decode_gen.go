@@ -3152,6 +3152,23 @@ func (x *QueryNamedBlockNodesArguments) decodeMembers(d *decoder) bool {
 	return optional(d, "flat", &x.Flat, readBool)
 }
 
+func (x *BlockdevMirrorArguments) decodeMembers(d *decoder) bool {
+	return optional(d, "job-id", &x.JobId, readString) &&
+		required(d, "device", &x.Device, readString) &&
+		required(d, "target", &x.Target, readString) &&
+		optional(d, "replaces", &x.Replaces, readString) &&
+		required(d, "sync", &x.Sync, readEnum[MirrorSyncMode]) &&
+		optional(d, "speed", &x.Speed, readInt64) &&
+		optional(d, "granularity", &x.Granularity, readUint32) &&
+		optional(d, "buf-size", &x.BufSize, readInt64) &&
+		optional(d, "on-source-error", &x.OnSourceError, readEnum[BlockdevOnError]) &&
+		optional(d, "on-target-error", &x.OnTargetError, readEnum[BlockdevOnError]) &&
+		optional(d, "filter-node-name", &x.FilterNodeName, readString) &&
+		optional(d, "copy-mode", &x.CopyMode, readEnum[MirrorCopyMode]) &&
+		optional(d, "auto-finalize", &x.AutoFinalize, readBool) &&
+		optional(d, "auto-dismiss", &x.AutoDismiss, readBool)
+}
+
 func (x *BlockStreamArguments) decodeMembers(d *decoder) bool {
 	return optional(d, "job-id", &x.JobId, readString) &&
 		required(d, "device", &x.Device, readString) &&

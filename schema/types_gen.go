@@ -4369,6 +4369,41 @@ type QueryNamedBlockNodesArguments struct {
 	Flat *bool
 }
 
+// BlockdevMirrorArguments are the arguments of [Table.BlockdevMirror].
+type BlockdevMirrorArguments struct {
+	// The job's name (default: that of the device) (since 2.7).
+	JobId *string
+	// The node or device that is copied.
+	Device string
+	// The node that gets the data, as long as the device.
+	Target string
+	// The node whose place the target takes in the end (default: that of the
+	// device).
+	Replaces *string
+	// What is copied; neither incremental nor bitmap.
+	Sync MirrorSyncMode
+	// Bytes a second, 0 for no limit (default: 0).
+	Speed *int64
+	// The length of the areas that are tracked, in bytes, a power of two from
+	// 512 to 64 MiB (default: that of the target's clusters, from 4 KiB to 64
+	// KiB).
+	Granularity *uint32
+	// How much data may be under way, in bytes (default: 16 MiB).
+	BufSize *int64
+	// What is done about a request on the device that fails (default: report).
+	OnSourceError *BlockdevOnError
+	// The same for the target (default: report).
+	OnTargetError *BlockdevOnError
+	// Name for the filter that the job puts over the device (since 2.9).
+	FilterNodeName *string
+	// When writes to the device are copied (default: background) (since 3.0).
+	CopyMode *MirrorCopyMode
+	// The job takes its last step by itself (default: true) (since 3.1).
+	AutoFinalize *bool
+	// The job is forgotten by itself (default: true) (since 3.1).
+	AutoDismiss *bool
+}
+
 // BlockStreamArguments are the arguments of [Table.BlockStream].
 type BlockStreamArguments struct {
 	// The job's name (default: that of the device) (since 2.7).

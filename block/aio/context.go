@@ -242,6 +242,21 @@ func (c *Context) postedLoop() {
 	}
 }
 
+// RunPosted runs what was posted and nobody has run yet, for an owner who is
+// about to take a step and holds the lock of [Context.RunBetween]: it comes
+// before that step.
+func (c *Context) RunPosted() {
+	c.bhMu.Lock()
+	none := len(c.bhs) == 0
+	c.bhMu.Unlock()
+	if none {
+		return
+	}
+	l := c.Acquire()
+	defer l.Release()
+	c.runPosted(l)
+}
+
 func (c *Context) runSoon(l *Lock) {
 	for c.runLater(l); len(c.ends)+len(c.round) > 0; c.runLater(l) {
 		if fn, ok := pop(&c.ends); ok {

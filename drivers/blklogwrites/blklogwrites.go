@@ -115,8 +115,12 @@ func open(a *block.OpenArgs) (block.Instance, error) {
 }
 
 // Close leaves the log complete: the block layer flushed the node before,
-// unless it was told never to.
-func (f *filter) Close(l *aio.Lock) { f.log.close(l) }
+// unless it was told never to. Giving up the log's node is a change of the graph
+// of its own (observed: own/jobs/drains-more).
+func (f *filter) Close(l *aio.Lock) {
+	f.log.close(l)
+	f.log.child.Node().Graph().DrainAll(l)
+}
 
 // CoGetLength is that of the file: the operation that this program began with.
 // It walks down the graph, and so runs in a coroutine, which holds the graph's

@@ -1,0 +1,122 @@
+package jobs
+
+import (
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// Prepare lets the target take its place, if the user has completed the job.
+func (k *mirror) Prepare(l *aio.Lock, j *Job) error {
+	return k.leave(l, k.completing && !j.CancelRequested())
+}
+
+// Abort leaves source and target as they are.
+func (k *mirror) Abort(l *aio.Lock, _ *Job) { k.abandon(l) }
+
+// Clean undoes what was done for a job that could not be made.
+func (k *mirror) Clean(l *aio.Lock, _ *Job) { k.abandon(l) }
+
+// Free: the graph is drained once more (observed: jobs/several).
+func (k *mirror) Free(l *aio.Lock, _ *Job) { k.p.Graph.DrainAll(l) }
+
+func (k *mirror) abandon(l *aio.Lock) {
+	if k.left {
+		return
+	}
+	// Nothing takes another one's place, so nothing can fail.
+	_ = k.leave(l, false)
+	if k.wasReadOnly {
+		// It was so before.
+		_ = k.p.Target.SetReadOnly(l, true)
+	}
+}
+
+// leave gives up all that the job holds, and takes the filter away. With pivot
+// the target takes its place before. The source's requests go on afterwards.
+func (k *mirror) leave(l *aio.Lock, pivot bool) (err error) {
+	k.left = true
+	if k.filter == nil {
+		return nil
+	}
+	if k.target != nil {
+		k.target.Close(l)
+	}
+	if k.frozen {
+		k.filter.UnfreezeChain(k.p.Target)
+	}
+	if k.job != nil {
+		k.job.ReleaseNodes(l)
+	}
+	k.top.job.Store(nil)
+	if k.dirty != nil {
+		k.dirty.Release()
+	}
+	if pivot {
+		err = k.pivot(l)
+	}
+	if k.replaces != nil {
+		k.replaces.UnblockAll(k.blocker)
+		k.p.Graph.Unref(l, k.replaces)
+	}
+	// Its users take no more than they did.
+	_ = k.p.Graph.DropFilter(l, k.filter)
+	k.p.Graph.Unref(l, k.filter)
+	if k.drained {
+		k.p.Source.DrainedEnd()
+	}
+	if k.dirty != nil {
+		k.p.Graph.Unref(l, k.p.Target)
+		k.p.Graph.Unref(l, k.p.Source)
+	}
+	return err
+}
+
+// pivot puts the target in its place.
+func (k *mirror) pivot(l *aio.Lock) error {
+	from := k.p.Source
+	if k.replaces != nil {
+		from = k.replaces
+		if !from.CanBeReplaced(k.p.Source) {
+			return qerr.New("Can no longer replace '%s' by '%s', because it can no longer be guaranteed that doing so would not lead to an abrupt change of visible data",
+				from.Name(), k.p.Target.Name())
+		}
+	}
+	return k.p.Graph.ReplaceNode(l, from, k.p.Target)
+}
+
+// CheckReplaces finds the node that a mirror's target is to replace, and fails
+// where it cannot.
+func CheckReplaces(l *aio.Lock, g *block.Graph, source *block.Node, name string) error {
+	n, err := g.FindNode(name)
+	if err != nil {
+		return err
+	}
+	if !n.CanBeReplaced(source) {
+		return qerr.New("Cannot replace '%s' by a node mirrored from '%s', because it cannot be guaranteed that doing so would not lead to an abrupt change of visible data",
+			name, source.Name())
+	}
+	length, err := source.GetLength(l)
+	if err != nil {
+		return err
+	}
+	replaced, err := n.GetLength(l)
+	if err != nil {
+		return err
+	}
+	if length != replaced {
+		return qerr.New("cannot replace image with a mirror image of different size")
+	}
+	return nil
+}
+
+var (
+	_ Preparer  = (*mirror)(nil)
+	_ Aborter   = (*mirror)(nil)
+	_ Cleaner   = (*mirror)(nil)
+	_ Freer     = (*mirror)(nil)
+	_ Pauser    = (*mirror)(nil)
+	_ Completer = (*mirror)(nil)
+	_ Canceller = (*mirror)(nil)
+	_ Changer   = (*mirror)(nil)
+)

@@ -1,0 +1,319 @@
+package jobs
+
+import (
+	"time"
+
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/block/hbitmap"
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
+// Run copies until it is told to end. Then the source is drained, so that both
+// sides stay the same until the job has let go of them.
+func (k *mirror) Run(co *aio.Co, j *Job) error {
+	err := k.prepareCopy(co)
+	if err == nil {
+		err = k.follow(co, j)
+	}
+	k.settle(co, j)
+	if err == nil {
+		err = k.failure()
+	}
+	k.buffers.drop()
+	k.drain(co, j)
+	return err
+}
+
+// prepareCopy looks at the lengths and finds out what is to be copied.
+func (k *mirror) prepareCopy(co *aio.Co) (err error) {
+	if k.length, err = k.p.Source.CoGetLength(co); err != nil {
+		return err
+	}
+	target, err := k.target.CoGetLength(co)
+	switch {
+	case err != nil:
+		return err
+	case target < k.length && k.p.Base == k.p.Target:
+		if err := k.target.Truncate(co, k.length, false, block.PreallocOff, 0); err != nil {
+			return err
+		}
+	case target != k.length && k.p.Base != k.p.Target:
+		return qerr.New("Source and target image have different sizes")
+	}
+	k.buffers.init(k.maxCopy, int(min(k.bufSize/k.maxCopy, mirrorOps)))
+	if k.p.ChangesOnly {
+		return nil
+	}
+	return k.findWork(co)
+}
+
+// findWork marks what is to be copied. If nobody knows what the target holds,
+// that is everything, or the target is made zero first where this is cheap.
+func (k *mirror) findWork(co *aio.Co) error {
+	if k.p.ZeroTarget {
+		if !k.zeroesCheaply() {
+			k.markDirty(0, k.length)
+			return nil
+		}
+		if err := k.zeroTarget(co); err != nil {
+			return err
+		}
+	}
+	return k.eachSlice(co, func(offset int64) (int64, error) {
+		depth, count, err := k.p.Source.CoIsAllocatedAbove(co, k.p.Base, false, offset, k.length-offset)
+		if err == nil && depth > 0 {
+			k.markDirty(offset, count)
+		}
+		return count, err
+	})
+}
+
+// eachSlice goes over the disk in steps, whose length they return, and lets
+// others have their turns in between.
+func (k *mirror) eachSlice(co *aio.Co, step func(offset int64) (int64, error)) error {
+	last := time.Now()
+	for offset := int64(0); offset < k.length; {
+		if now := time.Now(); now.Sub(last) > idleTime {
+			last = now
+			k.job.Sleep(co, 0)
+		}
+		if k.job.Cancelled() {
+			return nil
+		}
+		count, err := step(offset)
+		switch {
+		case err != nil:
+			return err
+		case count == 0:
+			return nil // the source has become shorter
+		}
+		offset += count
+	}
+	return nil
+}
+
+// zeroesCheaply tells whether the target can forget data.
+func (k *mirror) zeroesCheaply() bool {
+	return k.p.Target.Flags()&block.FlagUnmap != 0 && k.p.Target.Limits().ZeroFlags&block.ReqMayUnmap != 0
+}
+
+// zeroTarget makes the target zero where it is not.
+func (k *mirror) zeroTarget(co *aio.Co) error {
+	return k.eachSlice(co, func(offset int64) (int64, error) {
+		bytes := min(k.length-offset, maxZero)
+		if st, _, err := k.target.CoBlockStatusAbove(co, nil, false, true, offset, bytes); err == nil && st.Bytes > 0 {
+			bytes = st.Bytes
+			if st.Flags&block.StatusZero != 0 {
+				return bytes, nil
+			}
+		}
+		for !k.job.Cancelled() {
+			err := k.target.CoPwriteZeroes(co, offset, bytes, block.ReqMayUnmap)
+			if err == nil {
+				break
+			}
+			action := k.fail(co, Write, err)
+			if action == ReportError {
+				return 0, err
+			}
+			if action == IgnoreError {
+				k.markDirty(offset, bytes)
+				break
+			}
+			k.job.PausePoint(co)
+		}
+		return bytes, nil
+	})
+}
+
+// follow copies what is dirty, over and over again, until the job ends.
+func (k *mirror) follow(co *aio.Co, j *Job) error {
+	for ready := false; ; {
+		j.PausePoint(co)
+		if err := k.failure(); err != nil || j.Cancelled() {
+			return err
+		}
+		dirty := k.announce()
+		switch {
+		case k.inFlight >= mirrorOps || dirty == 0 && k.inFlight > 0:
+			k.io.Sleep(co, aio.Forever)
+		case dirty > 0:
+			k.pace(co, j, k.iterate(co, j))
+		default:
+			end, err := k.converge(co, j, &ready)
+			if end || err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// announce says how much is to be done, and returns how much of it nobody is at.
+func (k *mirror) announce() (dirty int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	dirty = k.dirty.Count()
+	k.job.Progress.SetRemaining(dirty + k.moving + k.active)
+	return dirty
+}
+
+// pace waits as long as the speed demands after more was copied, and lets others
+// have their turns if there is more to copy.
+func (k *mirror) pace(co *aio.Co, j *Job, copied int64) {
+	for {
+		j.takeTurn(co)
+		wait := k.job.limiter.Delay(copied, time.Now())
+		if wait <= 0 && k.dirty.Count() == 0 {
+			return
+		}
+		j.Sleep(co, wait)
+		if wait <= 0 || j.Cancelled() {
+			return
+		}
+		copied = 0
+	}
+}
+
+// iterate copies the next dirty area, and returns how much that is for the
+// speed limit.
+func (k *mirror) iterate(co *aio.Co, j *Job) (copied int64) {
+	offset, end := k.claim(co, k.bufSize)
+	k.rounds++
+	for offset < end {
+		if k.failure() != nil || j.Cancelled() {
+			k.markDirty(offset, end-offset)
+			break
+		}
+		method, bytes := k.look(co, offset, end)
+		if offset+bytes > end {
+			end = k.extend(end, offset+bytes-end)
+			bytes = min(bytes, end-offset)
+		}
+		k.awaitRoom(co, j, method, bytes)
+		k.start(co, j, offset, bytes, method)
+		if method == copyData || !k.zeroesCheaply() {
+			copied += bytes
+		}
+		offset += bytes
+	}
+	k.at = offset
+	if k.at >= k.length {
+		k.at = 0
+	}
+	return copied
+}
+
+// look finds out how to copy the beginning of an area. Zeroes may go on behind
+// its end; what is of two kinds within a unit is data.
+func (k *mirror) look(co *aio.Co, offset, end int64) (copyMethod, int64) {
+	bytes := end - offset
+	if k.rounds > 1 && k.job.Speed() == 0 {
+		bytes = max(bytes, min(maxZero, k.length-offset))
+	}
+	st, _, err := k.p.Source.CoBlockStatusAbove(co, nil, false, true, offset, bytes)
+	count := st.Bytes
+	if offset+count < k.length {
+		count = count / k.unit * k.unit
+	}
+	if err != nil || count == 0 {
+		return copyData, min(k.unit, end-offset)
+	}
+	switch {
+	case st.Flags&block.StatusData != 0 && st.Flags&block.StatusZero == 0:
+		return copyData, min(count, k.maxCopy, end-offset)
+	case st.Flags&block.StatusZero != 0:
+		return copyZeroes, count
+	}
+	return copyDiscard, min(count, end-offset)
+}
+
+// awaitRoom waits until one more request may be under way.
+func (k *mirror) awaitRoom(co *aio.Co, j *Job, method copyMethod, bytes int64) {
+	j.takeTurn(co)
+	for k.inFlight >= mirrorOps || method == copyData && k.copying > 0 && k.copying+bytes > k.bufSize {
+		k.io.Sleep(co, aio.Forever)
+	}
+}
+
+// converge is called when nothing is dirty and no request under way. It makes
+// the target durable, the job ready, and tells whether the job is over.
+func (k *mirror) converge(co *aio.Co, j *Job, ready *bool) (end bool, err error) {
+	if err := k.target.CoFlush(co); err != nil {
+		if k.fail(co, Write, err) == ReportError {
+			return false, err
+		}
+		return false, nil
+	}
+	if !*ready {
+		*ready = true
+		j.SetReady(co)
+	}
+	j.takeTurn(co)
+	k.noteSynced()
+	if !k.completing && !j.CancelRequested() {
+		if k.dirty.Count() == 0 {
+			k.buffers.drop()
+			j.Sleep(co, idleTime)
+		}
+		return false, nil
+	}
+	if k.dirty.Count() > 0 {
+		return false, nil
+	}
+	k.drain(co, j)
+	if k.dirty.Count() == 0 && (k.copyMode() == CopyInBackground || k.target.CoFlush(co) == nil) {
+		return true, nil
+	}
+	k.undrain(co, j)
+	return false, nil
+}
+
+// noteSynced: where writes go to both sides and nothing is dirty, these hold the
+// same. So they do if there is nothing to hold.
+func (k *mirror) noteSynced() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.dirty.Use(func(b *hbitmap.Bitmap) {
+		k.synced = k.length == 0 || k.mode == CopyOnWrite && b.Count() == 0
+	})
+}
+
+// settle waits for all requests under way.
+func (k *mirror) settle(co *aio.Co, j *Job) {
+	j.takeTurn(co)
+	for k.inFlight > 0 {
+		k.io.Sleep(co, aio.Forever)
+	}
+}
+
+// Pause waits for the requests under way: a job that rests does nothing.
+func (k *mirror) Pause(co *aio.Co, j *Job) { k.settle(co, j) }
+
+// Resume has nothing to do.
+func (k *mirror) Resume(*aio.Co, *Job) {}
+
+// drain keeps requests away from the source. They are waited for between
+// commands.
+func (k *mirror) drain(co *aio.Co, j *Job) {
+	j.takeTurn(co)
+	if k.drained {
+		return
+	}
+	j.quiet = true
+	j.set.cfg.Main.Post(func(l *aio.Lock) {
+		k.p.Source.DrainedBegin(l)
+		k.drained = true
+		k.io.Wake(l)
+	})
+	for !k.drained {
+		k.io.Sleep(co, aio.Forever)
+	}
+	j.quiet = false
+}
+
+func (k *mirror) undrain(co *aio.Co, j *Job) {
+	j.takeTurn(co)
+	k.drained = false
+	k.p.Source.DrainedEnd()
+}

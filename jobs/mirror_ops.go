@@ -1,0 +1,281 @@
+package jobs
+
+import (
+	"slices"
+
+	"github.com/qmpblock/qmpblock/block"
+	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/block/hbitmap"
+)
+
+// mirrorArea is an area of the disk at which somebody is: the job, or a write
+// that goes to source and target. Of two that overlap the later one waits.
+type mirrorArea struct {
+	offset, bytes int64
+	done          chan struct{} // made when somebody waits
+}
+
+// enter begins with an area, once nobody else is at a part of it.
+func (k *mirror) enter(co *aio.Co, offset, bytes int64) *mirrorArea {
+	for {
+		k.mu.Lock()
+		done := k.conflict(offset, bytes)
+		if done == nil {
+			area := &mirrorArea{offset: offset, bytes: bytes}
+			k.areas = append(k.areas, area)
+			k.mu.Unlock()
+			return area
+		}
+		k.mu.Unlock()
+		co.Yield(func() { <-done })
+	}
+}
+
+// conflict is closed when somebody who is at a part of an area is done; nil:
+// nobody is. It is called with mu held.
+func (k *mirror) conflict(offset, bytes int64) chan struct{} {
+	for _, a := range k.areas {
+		if a.offset < offset+bytes && offset < a.offset+a.bytes {
+			if a.done == nil {
+				a.done = make(chan struct{})
+			}
+			return a.done
+		}
+	}
+	return nil
+}
+
+func (k *mirror) leaveArea(area *mirrorArea) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.areas = slices.DeleteFunc(k.areas, func(other *mirrorArea) bool { return other == area })
+	if area.done != nil {
+		close(area.done)
+	}
+}
+
+// copyMethod is how an area of the target gets what the source has.
+type copyMethod uint8
+
+const (
+	copyData copyMethod = iota
+	copyZeroes
+	copyDiscard
+)
+
+// mirrorOp is a request of the job.
+type mirrorOp struct {
+	area   *mirrorArea
+	method copyMethod
+	failed bool
+}
+
+// start begins to copy an area, and returns when the request has ended or waits
+// for something.
+func (k *mirror) start(co *aio.Co, j *Job, offset, bytes int64, method copyMethod) {
+	op := &mirrorOp{area: k.enter(co, offset, bytes), method: method, failed: true}
+	j.takeTurn(co)
+	k.inFlight++
+	k.moving += bytes
+	if method == copyData {
+		k.copying += bytes
+	}
+	co.Fork(j.set.cfg.Main, "mirror", func(co *aio.Co) { k.perform(co, op) }, func(l *aio.Lock, p *aio.PanicError) {
+		if p != nil {
+			j.set.cfg.Panicked(p)
+			k.markDirty(offset, bytes)
+			k.giveUp(p)
+		}
+		if !op.failed {
+			j.Progress.Add(bytes)
+		}
+		k.inFlight--
+		k.moving -= bytes
+		if method == copyData {
+			k.copying -= bytes
+		}
+		k.io.Wake(l)
+	})
+}
+
+// perform copies an area. If that fails the area is to be copied still.
+func (k *mirror) perform(co *aio.Co, op *mirrorOp) {
+	defer k.leaveArea(op.area)
+	direction, err := k.copyArea(co, op)
+	if err == nil {
+		op.failed = false
+		return
+	}
+	k.markDirty(op.area.offset, op.area.bytes)
+	k.fail(co, direction, err)
+}
+
+// copyArea returns what went wrong, if something did, and where.
+func (k *mirror) copyArea(co *aio.Co, op *mirrorOp) (Operation, error) {
+	offset, bytes := op.area.offset, op.area.bytes
+	switch op.method {
+	case copyZeroes:
+		return Write, k.zero(co, offset, bytes)
+	case copyDiscard:
+		return Write, k.target.CoPdiscard(co, offset, bytes)
+	}
+	buf := k.buffers.get(bytes)
+	defer k.buffers.put(buf)
+	data := block.Vec{buf}
+	if err := k.filter.Backing().CoPreadv(co, offset, data, 0); err != nil {
+		return Read, err
+	}
+	return Write, k.target.CoPwritev(co, offset, data, 0)
+}
+
+// zero makes an area of the target read as zeroes, if it does not already and is
+// a plain file: what is sparse stays sparse.
+func (k *mirror) zero(co *aio.Co, offset, bytes int64) error {
+	if k.plain {
+		if zero, err := k.p.Target.CoIsZero(co, offset, bytes); zero && err == nil {
+			if offset+bytes < k.length {
+				return nil
+			}
+			// The file may end within the last sector.
+			rest := min(bytes, k.unit)
+			offset, bytes = offset+bytes-rest, rest
+		}
+	}
+	var flags block.ReqFlags
+	if k.p.Unmap {
+		flags = block.ReqMayUnmap
+	}
+	return k.target.CoPwriteZeroes(co, offset, bytes, flags)
+}
+
+// fail does what the job's policy demands about a failed request.
+func (k *mirror) fail(co *aio.Co, direction Operation, err error) ErrorAction {
+	policy := k.p.TargetErrors
+	if direction == Read {
+		policy = k.p.SourceErrors
+	}
+	action := k.job.handle(co, direction, policy, err)
+	if action == ReportError {
+		k.giveUp(err)
+	}
+	return action
+}
+
+// giveUp ends the job with an error.
+func (k *mirror) giveUp(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.err == nil {
+		k.err = err
+	}
+}
+
+func (k *mirror) failure() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.err
+}
+
+// claim takes the next area out of what is to be copied, at most limit bytes,
+// when nobody is at its beginning. Who claims it must copy it, or say that it
+// is dirty.
+func (k *mirror) claim(co *aio.Co, limit int64) (offset, end int64) {
+	for {
+		offset, end, done := k.tryClaim(limit)
+		if done == nil {
+			return offset, end
+		}
+		co.Yield(func() { <-done })
+	}
+}
+
+func (k *mirror) tryClaim(limit int64) (offset, end int64, busy chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.dirty.Use(func(b *hbitmap.Bitmap) {
+		if offset = b.Next(k.at, k.length-k.at); offset < 0 {
+			offset = b.Next(0, k.length)
+		}
+		if offset < 0 {
+			return // a write has taken it over
+		}
+		offset = offset / k.unit * k.unit
+		if busy = k.conflict(offset, k.unit); busy != nil {
+			return
+		}
+		end = k.claimMore(b, offset, offset, limit)
+	})
+	return max(offset, 0), end, busy
+}
+
+// claimMore extends a claim that begins at from over the dirty area at offset,
+// at most limit bytes, up to where somebody is. It is called with mu held.
+func (k *mirror) claimMore(b *hbitmap.Bitmap, from, offset, limit int64) (end int64) {
+	limit = min(limit, k.length-offset)
+	if end = b.NextZero(offset, limit); end < 0 {
+		end = offset + limit
+	} else if end < offset+k.unit && from == offset {
+		end = offset + k.unit // a part of it is dirty
+	}
+	end = min((end+k.unit-1)/k.unit*k.unit, k.length)
+	for _, a := range k.areas {
+		if a.offset < end && offset < a.offset+a.bytes {
+			end = max(a.offset/k.unit*k.unit, offset)
+		}
+	}
+	b.Reset(offset, end-offset)
+	return end
+}
+
+// extend makes a claim longer.
+func (k *mirror) extend(end, limit int64) int64 {
+	if limit <= 0 {
+		return end
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.dirty.Use(func(b *hbitmap.Bitmap) {
+		if b.Get(end) {
+			end = k.claimMore(b, end, end, limit)
+		}
+	})
+	return end
+}
+
+// bufferPool keeps memory for data under way.
+type bufferPool struct {
+	free chan []byte
+	size int64
+}
+
+// init says how long buffers are and how many are kept.
+func (p *bufferPool) init(size int64, count int) {
+	p.size, p.free = size, make(chan []byte, count)
+}
+
+func (p *bufferPool) get(n int64) []byte {
+	select {
+	case buf := <-p.free:
+		return buf[:n]
+	default:
+		return block.AlignedMemory(int(p.size))[:n]
+	}
+}
+
+func (p *bufferPool) put(buf []byte) {
+	select {
+	case p.free <- buf[:cap(buf)]:
+	default:
+	}
+}
+
+// drop gives the memory back that nobody uses.
+func (p *bufferPool) drop() {
+	for {
+		select {
+		case <-p.free:
+		default:
+			return
+		}
+	}
+}
