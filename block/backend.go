@@ -28,9 +28,9 @@ type Backend struct {
 	AllowInactive bool
 	// FixedContext keeps the node in its context.
 	FixedContext bool
-	// DisableQueueing lets requests pass in drained sections: those wait for the
-	// user as a whole, who may need one more request to come to rest.
-	DisableQueueing bool
+	// RefuseDrained makes requests fail with EAGAIN in drained sections, and not
+	// wait for their ends: for a user who is waited for.
+	RefuseDrained bool
 	// WriteCache says that the user flushes; without it every write is FUA.
 	writeCache bool
 
@@ -179,10 +179,10 @@ func (b *Backend) resized()      {}
 func (b *Backend) enter(co *aio.Co, flags ReqFlags) error {
 	for {
 		b.inFlight.Add(1)
-		if b.DisableQueueing || !b.gate.closed() {
+		if !b.gate.closed() {
 			return nil
 		}
-		if flags&ReqImmediate != 0 {
+		if flags&ReqImmediate != 0 || b.RefuseDrained {
 			return errWouldWait
 		}
 		b.leave()

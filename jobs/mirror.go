@@ -87,6 +87,8 @@ type mirror struct {
 	// filter stands over the source; top is its driver's part.
 	filter *block.Node
 	top    *mirrorFilter
+	// target is how writes to the source get to the target. The job itself uses
+	// its edge: drained sections wait for the job as a whole.
 	target *block.Backend
 	// chained: the target is behind the source. The images between are frozen.
 	chained, frozen bool
@@ -200,9 +202,8 @@ func (k *mirror) hold(l *aio.Lock) (err error) {
 		}
 	}
 	k.target = k.p.Graph.NewBackend("", perm, shared)
-	// A drained section of the target waits for the job, which has requests
-	// under way.
-	k.target.DisableQueueing = true
+	// Who drains the target may wait for the source's writers too.
+	k.target.RefuseDrained = true
 	// A machine that moves to another host leaves its disks behind.
 	k.target.AllowInactive = !k.p.Commit
 	if err := k.target.Insert(l, k.p.Target); err != nil {

@@ -1,7 +1,9 @@
 package jobs
 
 import (
+	"errors"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
@@ -122,7 +124,7 @@ func (f *mirrorFilter) change(co *aio.Co, c change) error {
 		return err
 	}
 	area := k.enter(co, c.offset, c.bytes)
-	defer k.leaveArea(area)
+	defer k.exit(area)
 	if err := c.apply(co, f.node.Backing()); err != nil {
 		k.markDirty(c.offset, c.bytes)
 		return err
@@ -171,6 +173,9 @@ func (k *mirror) copyChange(co *aio.Co, c change) {
 		return
 	}
 	k.markDirty(c.offset, c.bytes)
+	if errors.Is(err, syscall.EAGAIN) {
+		return // it is drained: the job copies that later
+	}
 	k.fail(co, Write, err)
 	co.LeaveTurn()
 }

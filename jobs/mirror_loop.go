@@ -30,12 +30,12 @@ func (k *mirror) prepareCopy(co *aio.Co) (err error) {
 	if k.length, err = k.p.Source.CoGetLength(co); err != nil {
 		return err
 	}
-	target, err := k.target.CoGetLength(co)
+	target, err := k.p.Target.CoGetLength(co)
 	switch {
 	case err != nil:
 		return err
 	case target < k.length && k.p.Base == k.p.Target:
-		if err := k.target.Truncate(co, k.length, false, block.PreallocOff, 0); err != nil {
+		if err := k.target.Root().CoTruncate(co, k.length, false, block.PreallocOff, 0); err != nil {
 			return err
 		}
 	case target != k.length && k.p.Base != k.p.Target:
@@ -102,14 +102,14 @@ func (k *mirror) zeroesCheaply() bool {
 func (k *mirror) zeroTarget(co *aio.Co) error {
 	return k.eachSlice(co, func(offset int64) (int64, error) {
 		bytes := min(k.length-offset, maxZero)
-		if st, _, err := k.target.CoBlockStatusAbove(co, nil, false, true, offset, bytes); err == nil && st.Bytes > 0 {
+		if st, _, err := k.p.Target.CoBlockStatusAbove(co, nil, false, true, offset, bytes); err == nil && st.Bytes > 0 {
 			bytes = st.Bytes
 			if st.Flags&block.StatusZero != 0 {
 				return bytes, nil
 			}
 		}
 		for !k.job.Cancelled() {
-			err := k.target.CoPwriteZeroes(co, offset, bytes, block.ReqMayUnmap)
+			err := k.target.Root().CoPwriteZeroes(co, offset, bytes, block.ReqMayUnmap)
 			if err == nil {
 				break
 			}
@@ -178,36 +178,37 @@ func (k *mirror) pace(co *aio.Co, j *Job, copied int64) {
 // iterate copies the next dirty area, and returns how much that is for the
 // speed limit.
 func (k *mirror) iterate(co *aio.Co, j *Job) (copied int64) {
-	offset, end := k.claim(co, k.bufSize)
+	claim := k.claim(co, k.bufSize)
+	if claim == nil {
+		return 0
+	}
+	defer k.unclaim(claim)
 	k.rounds++
-	for offset < end {
-		if k.failure() != nil || j.Cancelled() {
-			k.markDirty(offset, end-offset)
-			break
-		}
-		method, bytes := k.look(co, offset, end)
-		if offset+bytes > end {
-			end = k.extend(end, offset+bytes-end)
-			bytes = min(bytes, end-offset)
+	for claim.bytes > 0 && k.failure() == nil && !j.Cancelled() {
+		method, bytes := k.look(co, claim)
+		if bytes > claim.bytes {
+			// What was written there before it was claimed counts.
+			k.extend(claim, bytes-claim.bytes)
+			method, bytes = k.look(co, claim)
+			bytes = min(bytes, claim.bytes)
 		}
 		k.awaitRoom(co, j, method, bytes)
-		k.start(co, j, offset, bytes, method)
+		k.start(co, j, claim, bytes, method)
 		if method == copyData || !k.zeroesCheaply() {
 			copied += bytes
 		}
-		offset += bytes
 	}
-	k.at = offset
-	if k.at >= k.length {
+	if k.at = claim.offset; k.at >= k.length {
 		k.at = 0
 	}
 	return copied
 }
 
-// look finds out how to copy the beginning of an area. Zeroes may go on behind
-// its end; what is of two kinds within a unit is data.
-func (k *mirror) look(co *aio.Co, offset, end int64) (copyMethod, int64) {
-	bytes := end - offset
+// look finds out how to copy the beginning of a claimed area, which nobody writes
+// to meanwhile, unless it becomes dirty. Zeroes may go on behind its end; what is
+// of two kinds within a unit is data.
+func (k *mirror) look(co *aio.Co, claim *mirrorArea) (copyMethod, int64) {
+	offset, bytes := claim.offset, claim.bytes
 	if k.rounds > 1 && k.job.Speed() == 0 {
 		bytes = max(bytes, min(maxZero, k.length-offset))
 	}
@@ -217,15 +218,15 @@ func (k *mirror) look(co *aio.Co, offset, end int64) (copyMethod, int64) {
 		count = count / k.unit * k.unit
 	}
 	if err != nil || count == 0 {
-		return copyData, min(k.unit, end-offset)
+		return copyData, min(k.unit, claim.bytes)
 	}
 	switch {
 	case st.Flags&block.StatusData != 0 && st.Flags&block.StatusZero == 0:
-		return copyData, min(count, k.maxCopy, end-offset)
+		return copyData, min(count, k.maxCopy, claim.bytes)
 	case st.Flags&block.StatusZero != 0:
 		return copyZeroes, count
 	}
-	return copyDiscard, min(count, end-offset)
+	return copyDiscard, min(count, claim.bytes)
 }
 
 // awaitRoom waits until one more request may be under way.
@@ -239,7 +240,7 @@ func (k *mirror) awaitRoom(co *aio.Co, j *Job, method copyMethod, bytes int64) {
 // converge is called when nothing is dirty and no request under way. It makes
 // the target durable, the job ready, and tells whether the job is over.
 func (k *mirror) converge(co *aio.Co, j *Job, ready *bool) (end bool, err error) {
-	if err := k.target.CoFlush(co); err != nil {
+	if err := k.p.Target.CoFlush(co); err != nil {
 		if k.fail(co, Write, err) == ReportError {
 			return false, err
 		}
@@ -262,7 +263,7 @@ func (k *mirror) converge(co *aio.Co, j *Job, ready *bool) (end bool, err error)
 		return false, nil
 	}
 	k.drain(co, j)
-	if k.dirty.Count() == 0 && (k.copyMode() == CopyInBackground || k.target.CoFlush(co) == nil) {
+	if k.dirty.Count() == 0 && (k.copyMode() == CopyInBackground || k.p.Target.CoFlush(co) == nil) {
 		return true, nil
 	}
 	k.undrain(co, j)

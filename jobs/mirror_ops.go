@@ -21,18 +21,23 @@ func (k *mirror) enter(co *aio.Co, offset, bytes int64) *mirrorArea {
 		k.mu.Lock()
 		done := k.conflict(offset, bytes)
 		if done == nil {
-			area := &mirrorArea{offset: offset, bytes: bytes}
-			k.areas = append(k.areas, area)
-			k.mu.Unlock()
-			return area
+			defer k.mu.Unlock()
+			return k.addArea(offset, bytes)
 		}
 		k.mu.Unlock()
 		co.Yield(func() { <-done })
 	}
 }
 
-// conflict is closed when somebody who is at a part of an area is done; nil:
-// nobody is. It is called with mu held.
+// addArea is called with mu held.
+func (k *mirror) addArea(offset, bytes int64) *mirrorArea {
+	area := &mirrorArea{offset: offset, bytes: bytes}
+	k.areas = append(k.areas, area)
+	return area
+}
+
+// conflict is closed when something has changed about somebody who is at a part
+// of an area; nil: nobody is. It is called with mu held.
 func (k *mirror) conflict(offset, bytes int64) chan struct{} {
 	for _, a := range k.areas {
 		if a.offset < offset+bytes && offset < a.offset+a.bytes {
@@ -45,13 +50,31 @@ func (k *mirror) conflict(offset, bytes int64) chan struct{} {
 	return nil
 }
 
-func (k *mirror) leaveArea(area *mirrorArea) {
+// exit is the end of an area.
+func (k *mirror) exit(area *mirrorArea) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.areas = slices.DeleteFunc(k.areas, func(other *mirrorArea) bool { return other == area })
-	if area.done != nil {
-		close(area.done)
+	area.wake()
+}
+
+// wake lets those who wait for an area look again.
+func (a *mirrorArea) wake() {
+	if a.done != nil {
+		close(a.done)
+		a.done = nil
 	}
+}
+
+// split makes the beginning of an area one of its own.
+func (k *mirror) split(area *mirrorArea, bytes int64) *mirrorArea {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	first := k.addArea(area.offset, bytes)
+	area.offset += bytes
+	area.bytes -= bytes
+	area.wake()
+	return first
 }
 
 // copyMethod is how an area of the target gets what the source has.
@@ -70,11 +93,12 @@ type mirrorOp struct {
 	failed bool
 }
 
-// start begins to copy an area, and returns when the request has ended or waits
-// for something.
-func (k *mirror) start(co *aio.Co, j *Job, offset, bytes int64, method copyMethod) {
-	op := &mirrorOp{area: k.enter(co, offset, bytes), method: method, failed: true}
+// start begins to copy the beginning of a claimed area, and returns when the
+// request has ended or waits for something.
+func (k *mirror) start(co *aio.Co, j *Job, claim *mirrorArea, bytes int64, method copyMethod) {
 	j.takeTurn(co)
+	offset := claim.offset
+	op := &mirrorOp{area: k.split(claim, bytes), method: method, failed: true}
 	k.inFlight++
 	k.moving += bytes
 	if method == copyData {
@@ -100,7 +124,7 @@ func (k *mirror) start(co *aio.Co, j *Job, offset, bytes int64, method copyMetho
 
 // perform copies an area. If that fails the area is to be copied still.
 func (k *mirror) perform(co *aio.Co, op *mirrorOp) {
-	defer k.leaveArea(op.area)
+	defer k.exit(op.area)
 	direction, err := k.copyArea(co, op)
 	if err == nil {
 		op.failed = false
@@ -117,7 +141,7 @@ func (k *mirror) copyArea(co *aio.Co, op *mirrorOp) (Operation, error) {
 	case copyZeroes:
 		return Write, k.zero(co, offset, bytes)
 	case copyDiscard:
-		return Write, k.target.CoPdiscard(co, offset, bytes)
+		return Write, k.target.Root().CoPdiscard(co, offset, bytes)
 	}
 	buf := k.buffers.get(bytes)
 	defer k.buffers.put(buf)
@@ -125,7 +149,7 @@ func (k *mirror) copyArea(co *aio.Co, op *mirrorOp) (Operation, error) {
 	if err := k.filter.Backing().CoPreadv(co, offset, data, 0); err != nil {
 		return Read, err
 	}
-	return Write, k.target.CoPwritev(co, offset, data, 0)
+	return Write, k.target.Root().CoPwritev(co, offset, data, 0)
 }
 
 // zero makes an area of the target read as zeroes, if it does not already and is
@@ -145,7 +169,7 @@ func (k *mirror) zero(co *aio.Co, offset, bytes int64) error {
 	if k.p.Unmap {
 		flags = block.ReqMayUnmap
 	}
-	return k.target.CoPwriteZeroes(co, offset, bytes, flags)
+	return k.target.Root().CoPwriteZeroes(co, offset, bytes, flags)
 }
 
 // fail does what the job's policy demands about a failed request.
@@ -176,70 +200,76 @@ func (k *mirror) failure() error {
 	return k.err
 }
 
-// claim takes the next area out of what is to be copied, at most limit bytes,
-// when nobody is at its beginning. Who claims it must copy it, or say that it
-// is dirty.
-func (k *mirror) claim(co *aio.Co, limit int64) (offset, end int64) {
+// claim takes the next area, at most limit bytes, out of what is to be copied,
+// when nobody is at its beginning; nil: there is none any more. Who claims it
+// must copy it, or give it back.
+func (k *mirror) claim(co *aio.Co, limit int64) *mirrorArea {
 	for {
-		offset, end, done := k.tryClaim(limit)
-		if done == nil {
-			return offset, end
+		area, busy := k.tryClaim(limit)
+		if busy == nil {
+			return area
 		}
-		co.Yield(func() { <-done })
+		co.Yield(func() { <-busy })
 	}
 }
 
-func (k *mirror) tryClaim(limit int64) (offset, end int64, busy chan struct{}) {
+func (k *mirror) tryClaim(limit int64) (area *mirrorArea, busy chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.dirty.Use(func(b *hbitmap.Bitmap) {
-		if offset = b.Next(k.at, k.length-k.at); offset < 0 {
+		offset := b.Next(k.at, k.length-k.at)
+		if offset < 0 {
 			offset = b.Next(0, k.length)
 		}
 		if offset < 0 {
 			return // a write has taken it over
 		}
 		offset = offset / k.unit * k.unit
-		if busy = k.conflict(offset, k.unit); busy != nil {
-			return
+		if busy = k.conflict(offset, k.unit); busy == nil {
+			area = k.addArea(offset, 0)
+			k.claimMore(b, area, limit)
 		}
-		end = k.claimMore(b, offset, offset, limit)
 	})
-	return max(offset, 0), end, busy
+	return area, busy
 }
 
-// claimMore extends a claim that begins at from over the dirty area at offset,
-// at most limit bytes, up to where somebody is. It is called with mu held.
-func (k *mirror) claimMore(b *hbitmap.Bitmap, from, offset, limit int64) (end int64) {
+// claimMore makes a claim longer by what is dirty behind it, at most limit
+// bytes, up to where somebody is. It is called with mu held.
+func (k *mirror) claimMore(b *hbitmap.Bitmap, area *mirrorArea, limit int64) {
+	offset := area.offset + area.bytes
 	limit = min(limit, k.length-offset)
-	if end = b.NextZero(offset, limit); end < 0 {
+	end := b.NextZero(offset, limit)
+	if end < 0 {
 		end = offset + limit
-	} else if end < offset+k.unit && from == offset {
-		end = offset + k.unit // a part of it is dirty
 	}
-	end = min((end+k.unit-1)/k.unit*k.unit, k.length)
+	// A unit is dirty if a part of it is.
+	end = min((max(end, offset+1)+k.unit-1)/k.unit*k.unit, k.length)
 	for _, a := range k.areas {
-		if a.offset < end && offset < a.offset+a.bytes {
+		if a != area && a.offset < end && offset < a.offset+a.bytes {
 			end = max(a.offset/k.unit*k.unit, offset)
 		}
 	}
 	b.Reset(offset, end-offset)
-	return end
+	area.bytes += end - offset
 }
 
-// extend makes a claim longer.
-func (k *mirror) extend(end, limit int64) int64 {
-	if limit <= 0 {
-		return end
-	}
+// extend makes a claim longer if what follows is to be copied.
+func (k *mirror) extend(area *mirrorArea, limit int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.dirty.Use(func(b *hbitmap.Bitmap) {
-		if b.Get(end) {
-			end = k.claimMore(b, end, end, limit)
+		if limit > 0 && b.Get(area.offset+area.bytes) {
+			k.claimMore(b, area, limit)
 		}
 	})
-	return end
+}
+
+// unclaim gives back what is left of a claim.
+func (k *mirror) unclaim(area *mirrorArea) {
+	if area.bytes > 0 {
+		k.markDirty(area.offset, area.bytes)
+	}
+	k.exit(area)
 }
 
 // bufferPool keeps memory for data under way.
