@@ -32,14 +32,19 @@ type backups struct {
 	source, target *block.Node
 	user           *block.Backend // of the source
 	random         *rand.Rand
+
+	mu      sync.Mutex
+	changed *hbitmap.Bitmap // by change, since the last job began
 }
 
-func newBackups(t *testing.T, seed uint64, overlay bool) *backups {
+// newBench is a graph without nodes.
+func newBench(t *testing.T, seed uint64, drivers ...*block.Driver) *backups {
 	t.Helper()
 	b := &backups{
-		Bench:  drivertest.New(t, drivertest.OverlayDriver(), copybeforewrite.Driver()),
-		t:      t,
-		random: rand.New(rand.NewPCG(seed, 0)),
+		Bench:   drivertest.New(t, drivers...),
+		t:       t,
+		random:  rand.New(rand.NewPCG(seed, 0)),
+		changed: hbitmap.New(backupSize, backupCluster),
 	}
 	b.set = jobs.NewSet(jobs.Config{
 		Main:     b.Graph.Main(),
@@ -48,6 +53,13 @@ func newBackups(t *testing.T, seed uint64, overlay bool) *backups {
 		Panicked: func(p *aio.PanicError) { t.Errorf("panic: %v\n%s", p, p.Stack) },
 	})
 	t.Cleanup(func() { b.Main(b.set.Close) })
+	return b
+}
+
+// newBackups has disks in memory.
+func newBackups(t *testing.T, seed uint64, overlay bool) *backups {
+	t.Helper()
+	b := newBench(t, seed, drivertest.OverlayDriver(), copybeforewrite.Driver())
 	mem := fmt.Sprintf(`"driver":"mem","size":%d,"sparse":true,"zero":true`, backupSize)
 	b.source = b.Add(`{"node-name":"source",` + mem + `}`)
 	first := b.Use(b.source)
@@ -83,10 +95,13 @@ func (silent) JobCompleted(*jobs.BlockJob, error)                        {}
 func (silent) JobCancelled(*jobs.BlockJob)                               {}
 func (silent) JobError(*jobs.BlockJob, jobs.Operation, jobs.ErrorAction) {}
 
-// change writes, zeroes or discards somewhere.
-func change(user *block.Backend, r *rand.Rand) error {
+// change writes or zeroes somewhere.
+func (b *backups) change(user *block.Backend, r *rand.Rand) error {
 	offset := r.Int64N(backupSize / 512)
 	count := min(1+r.Int64N(300), backupSize/512-offset)
+	b.mu.Lock()
+	b.changed.Set(offset*512, count*512)
+	b.mu.Unlock()
 	if r.IntN(4) == 0 {
 		return user.PwriteZeroes(aio.Outside, offset*512, count*512, 0)
 	}
@@ -96,7 +111,7 @@ func change(user *block.Backend, r *rand.Rand) error {
 func (b *backups) fill(user *block.Backend, times int) {
 	b.t.Helper()
 	for range times {
-		if err := change(user, b.random); err != nil {
+		if err := b.change(user, b.random); err != nil {
 			b.t.Fatal(err)
 		}
 	}
@@ -123,7 +138,11 @@ func (b *backups) readBy(user *block.Backend) []byte {
 func (b *backups) start(p jobs.BackupParams) *jobs.BlockJob {
 	b.t.Helper()
 	p.ID, p.ManualDismiss = "j", true
-	p.Graph, p.Source, p.Target, p.MaxWorkers = b.Graph, b.source, b.target, 8
+	p.Graph, p.Source, p.Target = b.Graph, b.source, b.target
+	if p.MaxWorkers == 0 {
+		p.MaxWorkers = 8
+	}
+	b.changed.Clear()
 	var (
 		job *jobs.BlockJob
 		err error
@@ -169,7 +188,7 @@ func (b *backups) writing() (stop func()) {
 					return
 				default:
 				}
-				if err := change(b.user, r); err != nil {
+				if err := b.change(b.user, r); err != nil {
 					b.t.Errorf("writing: %v", err)
 					return
 				}
@@ -325,6 +344,7 @@ func TestBackupIncremental(t *testing.T) {
 // failing is a backup whose target fails.
 func (b *backups) failing(bitmap *block.DirtyBitmap) {
 	b.t.Helper()
+	b.fill(b.user, 20)
 	var writes atomic.Int32
 	drivertest.DiskOf(b.target).SetHook(func(co *aio.Co, c drivertest.Call) error {
 		co.Yield(runtime.Gosched)
@@ -335,7 +355,7 @@ func (b *backups) failing(bitmap *block.DirtyBitmap) {
 		}
 		return nil
 	})
-	job := b.start(jobs.BackupParams{Sync: jobs.SyncIncremental, Bitmap: bitmap})
+	job := b.start(jobs.BackupParams{Sync: jobs.SyncIncremental, Bitmap: bitmap, MaxChunk: backupCluster})
 	if err := b.finish(job); err == nil {
 		b.t.Fatal("it did not fail")
 	}
