@@ -54,15 +54,17 @@ func (i *image) shrink(co *aio.Co, size, old int64, exact bool) error {
 	if err := i.cut(co, i.geo.clusterEnd(size), i.geo.clusterEnd(old)); err != nil {
 		return qerr.Prepend(err, "Failed to discard cropped clusters: ")
 	}
+	failed := "Failed to discard unused refblocks: "
 	for n := int(i.hdr.l1Needed(uint64(size))); n < int(i.hdr.l1Needed(uint64(old))); n++ {
 		if at := int64(i.l1.get(n) & offsetMask); at != 0 {
 			i.frees.add(at, i.geo.clusterSize, freeOther)
 			i.setL1(n, 0)
+			failed = "Failed to reduce the number of L2 tables: "
 		}
 	}
 	i.file.Debug(block.DebugL1ShrinkWriteTable)
 	if err := i.writeBack(co); err != nil {
-		return qerr.Prepend(err, "Failed to reduce the number of L2 tables: ")
+		return qerr.Prepend(err, failed)
 	}
 	i.file.Debug(block.DebugL1ShrinkFreeL2Clusters)
 	if i.external() {
@@ -153,11 +155,12 @@ func (i *image) grow(co *aio.Co, old, size int64, exact bool, prealloc block.Pre
 		}
 	}
 	// What is new must read as zeroes before it is there.
-	if err := i.writeBack(co); err != nil {
-		return err
+	err := i.writeBack(co)
+	if err == nil {
+		err = i.barrier(co)
 	}
-	if err := i.barrier(co); err != nil {
-		return err
+	if err != nil {
+		return qerr.Prepend(err, "Failed to update the image size: ")
 	}
 	return i.setSize(co, size)
 }
