@@ -242,6 +242,11 @@ func TestWatchJobs(t *testing.T) {
 		s.run(t, `job-resume`, `{"id": "j0"}`)
 		s.hurry(t)
 		w.await(t, `j0 stream concluded`)
+		s.run(t, `blockdev-add`, `{"driver": "null-co", "node-name": "target", "size": 2097152}`)
+		s.run(t, `blockdev-backup`, `{"job-id": "b0", "device": "o", "target": "target", "sync": "full", "speed": 1}`)
+		w.await(t, `b0 backup running [1-9]\d*/2097152\n`)
+		s.run(t, `job-cancel`, `{"id": "b0"}`)
+		w.await(t, `b0 backup concluded`)
 		s.run(t, `blockdev-create`, `{"job-id": "f", "options": {"driver": "file", "filename": "no/where", "size": 1}}`)
 		w.await(t, `f create concluded`)
 		if err := s.process.Signal(syscall.SIGTERM); err != nil {
@@ -257,6 +262,10 @@ j0 stream running 0/0
 )+(j0 stream waiting \d+/2097152
 )+(j0 stream pending \d+/2097152
 )+j0 stream concluded 2097152/2097152 completed
+b0 backup created 0/\d+
+(b0 backup (running|paused) \d+/\d+
+)+(b0 backup aborting \d+/2097152.*
+)+b0 backup concluded \d+/2097152 cancelled
 f create created 0/0
 (f create running 0/\d
 )+(f create aborting \d/\d.*
