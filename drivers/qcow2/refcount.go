@@ -90,6 +90,19 @@ func (r *refcounts) get(co *aio.Co, cluster int64) (uint64, error) {
 	return readRefcount(t.data, r.img.geo.refOrder, r.inBlock(cluster)), nil
 }
 
+// used is how many of the first clusters that a block counts are in use.
+func (r *refcounts) used(t *table, clusters int64) (n int64) {
+	if t == nil {
+		return 0
+	}
+	for k := range min(clusters, 1<<r.img.geo.refBits) {
+		if readRefcount(t.data, r.img.geo.refOrder, k) != 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // add counts one more use of each of some clusters. If it fails nothing has
 // changed.
 func (r *refcounts) add(co *aio.Co, first, n int64) error {

@@ -56,14 +56,12 @@ func (i *image) findHollow(co *aio.Co) bool {
 	most := onDisk >> i.geo.clusterBits
 	most = max(most*10/9, most+2)
 	counted := int64(0)
-	for c := int64(0); c < i.geo.clusters(length) && counted < most; c++ {
-		uses, err := i.refs.get(co, c)
+	for c := int64(0); c < i.geo.clusters(length) && counted < most; c += 1 << i.geo.refBits {
+		t, err := i.refs.blockOf(co, c)
 		if err != nil {
 			return false
 		}
-		if uses > 0 {
-			counted++
-		}
+		counted += i.refs.used(t, i.geo.clusters(length)-c)
 	}
 	return counted >= most
 }
