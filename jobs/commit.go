@@ -38,10 +38,13 @@ type commit struct {
 	wasReadOnly bool
 }
 
-// CreateCommit makes a commit job.
+// CreateCommit makes a commit job. One that is active must be completed.
 func (s *Set) CreateCommit(l *aio.Lock, p CommitParams) (*BlockJob, error) {
 	if err := p.check(); err != nil {
 		return nil, err
+	}
+	if p.active() {
+		return s.createActive(l, p)
 	}
 	k := &commit{p: p}
 	job, err := s.CreateBlock(l, k, BlockParams{
@@ -56,6 +59,18 @@ func (s *Set) CreateCommit(l *aio.Lock, p CommitParams) (*BlockJob, error) {
 		return nil, err
 	}
 	return job, nil
+}
+
+// active tells whether the image that is written down is the one that is written
+// to.
+func (p *CommitParams) active() bool { return p.Top.SkipFilters() == p.Node.SkipFilters() }
+
+// createActive makes a job that follows what is written meanwhile.
+func (s *Set) createActive(l *aio.Lock, p CommitParams) (*BlockJob, error) {
+	return s.CreateMirror(l, MirrorParams{
+		Params: p.Params, Graph: p.Graph, Source: p.Top, Target: p.Base, Base: p.Base, Commit: true,
+		Speed: p.Speed, SourceErrors: p.Errors, TargetErrors: p.Errors, Unmap: true, FilterName: p.FilterName,
+	})
 }
 
 // create puts the filter over top and takes what the job works on. What it has
@@ -300,11 +315,8 @@ func (p *CommitParams) check() error {
 	switch {
 	case p.Top == p.Base:
 		return qerr.New("cannot commit an image into itself")
-	case p.Top == p.Node && p.BackingFile != nil:
+	case p.active() && p.BackingFile != nil:
 		return qerr.New("'backing-file' specified, but 'top' is the active layer")
-	case p.Top == p.Node:
-		// That takes a job that follows what is written meanwhile.
-		return qerr.New("Committing the active layer is not supported")
 	}
 	return nil
 }

@@ -97,7 +97,6 @@ type mirrorOp struct {
 // request has ended or waits for something.
 func (k *mirror) start(co *aio.Co, j *Job, claim *mirrorArea, bytes int64, method copyMethod) {
 	j.takeTurn(co)
-	offset := claim.offset
 	op := &mirrorOp{area: k.split(claim, bytes), method: method, failed: true}
 	k.inFlight++
 	k.moving += bytes
@@ -107,10 +106,11 @@ func (k *mirror) start(co *aio.Co, j *Job, claim *mirrorArea, bytes int64, metho
 	co.Fork(j.set.cfg.Main, "mirror", func(co *aio.Co) { k.perform(co, op) }, func(l *aio.Lock, p *aio.PanicError) {
 		if p != nil {
 			j.set.cfg.Panicked(p)
-			k.markDirty(offset, bytes)
 			k.giveUp(p)
 		}
-		if !op.failed {
+		if op.failed {
+			k.unclaim(op.area)
+		} else {
 			j.Progress.Add(bytes)
 		}
 		k.inFlight--
@@ -124,13 +124,12 @@ func (k *mirror) start(co *aio.Co, j *Job, claim *mirrorArea, bytes int64, metho
 
 // perform copies an area. If that fails the area is to be copied still.
 func (k *mirror) perform(co *aio.Co, op *mirrorOp) {
-	defer k.exit(op.area)
 	direction, err := k.copyArea(co, op)
 	if err == nil {
 		op.failed = false
+		k.exit(op.area)
 		return
 	}
-	k.markDirty(op.area.offset, op.area.bytes)
 	k.fail(co, direction, err)
 }
 
