@@ -121,15 +121,6 @@ func (a *OpenArgs) openBacking() error {
 	return nil
 }
 
-// backingOverridden tells whether the backing file is another one than the
-// image names.
-func (n *Node) backingOverridden() bool {
-	if n.backing != nil {
-		return n.autoBacking != n.backing.node.Filename()
-	}
-	return n.autoBacking != ""
-}
-
 // blockBacking forbids what would pull a backing file out from under its
 // overlay; unblockBacking allows it again. Reading it, and what changes no
 // length, harms nobody (observed: own/snapshots/blockers).

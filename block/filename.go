@@ -17,8 +17,9 @@ type name struct {
 
 // Filename is the name under which the node appears to clients: a plain name
 // if one says all, else its options as "json:{…}".
-func (n *Node) Filename() string {
-	d := n.describeData()
+func (n *Node) Filename() string { return n.describeData().filename() }
+
+func (d name) filename() string {
 	if d.exact != "" {
 		return d.exact
 	}
@@ -36,21 +37,27 @@ func (n *Node) describeData() name {
 	for _, e := range full.entries {
 		tree.child(e.key).value = e.value
 	}
+	// overridden: the backing file is another one than the image names. What lies
+	// behind is described once, else a chain would take twice the time for each
+	// image more.
+	overridden := n.backing == nil && n.autoBacking != ""
 	var fileName name
 	for _, c := range n.children {
 		sub := c.node.describeData()
 		if c == n.file {
 			fileName = sub
 		}
-		if c == n.backing && !n.backingOverridden() {
-			continue
+		if c == n.backing {
+			if overridden = n.autoBacking != sub.filename(); !overridden {
+				continue
+			}
 		}
 		for _, e := range sub.full.entries {
 			full.Set(join(c.name, e.key), e.value)
 		}
 		*tree.child(c.name) = *sub.tree
 	}
-	if n.backing == nil && n.backingOverridden() {
+	if n.backing == nil && overridden {
 		full.Set(optBacking, NullOpt)
 		tree.child(optBacking).value = NullOpt
 	}
@@ -60,7 +67,7 @@ func (n *Node) describeData() name {
 	switch {
 	case n.refresherFor() != nil:
 		d.exact = n.refresherFor().ExactFilename(full)
-	case n.file != nil && !strong && !n.backingOverridden() && n.drv.Kind == Format && n.file.node.drv.ByName():
+	case n.file != nil && !strong && !overridden && n.drv.Kind == Format && n.file.node.drv.ByName():
 		// Opening the protocol's name with this driver gives the same again.
 		d.exact = fileName.exact
 	}
