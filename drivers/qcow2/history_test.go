@@ -311,7 +311,8 @@ func TestHistory(t *testing.T) {
 }
 
 // reduce removes what the failure does not need: halves, quarters … single
-// steps, as long as something fails.
+// steps, then single requests of those side by side, as long as something
+// fails.
 func (s *stage) reduce(steps []step, err error) ([]step, error) {
 	if _, again := s.play(steps); again == nil {
 		return steps, fmt.Errorf("%w (not every time: nothing was left out)", err)
@@ -325,6 +326,17 @@ func (s *stage) reduce(steps []step, err error) ([]step, error) {
 				continue
 			}
 			steps, err = rest[:min(at+1, len(rest))], why
+		}
+	}
+	for n := range steps {
+		for k := 0; k < len(steps[n].all); {
+			rest := slices.Clone(steps)
+			rest[n].all = slices.Concat(steps[n].all[:k], steps[n].all[k+1:])
+			if _, why := s.play(rest); why == nil {
+				k++
+			} else {
+				steps, err = rest, why
+			}
 		}
 	}
 	return steps, err
