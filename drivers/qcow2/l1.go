@@ -56,6 +56,17 @@ func (t *l1Table) used() iter.Seq2[int, uint64] {
 	}
 }
 
+// parts are the pages that have entries.
+func (t *l1Table) parts() [][]uint64 {
+	var parts [][]uint64
+	for _, p := range t.pages {
+		if p != nil {
+			parts = append(parts, p[:])
+		}
+	}
+	return parts
+}
+
 // decode takes over entries, from one that begins a page on.
 func (t *l1Table) decode(first int, raw []byte) {
 	const size = len(l1Page{}) * 8
@@ -104,7 +115,7 @@ func (i *image) loadL1(co *aio.Co) error {
 		}
 		i.l1.decode(int(at/8), part)
 	}
-	i.tables = offsetsOf(i.l1.used(), offsetMask)
+	i.tables = offsetsOf(offsetMask, i.l1.parts()...)
 	return nil
 }
 

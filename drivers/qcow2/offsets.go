@@ -1,9 +1,6 @@
 package qcow2
 
-import (
-	"iter"
-	"slices"
-)
+import "slices"
 
 // offsets is a set of places in the file, sorted.
 type offsets []int64
@@ -31,12 +28,14 @@ func (o offsets) touches(offset, bytes, size int64) bool {
 	return i < len(o) && o[i] < offset+bytes
 }
 
-// offsetsOf lists the tables that the entries of another one name.
-func offsetsOf(entries iter.Seq2[int, uint64], mask uint64) offsets {
+// offsetsOf lists the tables that the entries of others name.
+func offsetsOf(mask uint64, tables ...[]uint64) offsets {
 	var o offsets
-	for _, e := range entries {
-		if at := int64(e & mask); at != 0 {
-			o = append(o, at)
+	for _, entries := range tables {
+		for _, e := range entries {
+			if at := int64(e & mask); at != 0 {
+				o = append(o, at)
+			}
 		}
 	}
 	slices.Sort(o)

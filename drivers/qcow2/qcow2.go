@@ -2,7 +2,6 @@ package qcow2
 
 import (
 	"math"
-	"slices"
 	"syscall"
 	"unsafe"
 
@@ -232,7 +231,7 @@ func (i *image) loadRefcounts(co *aio.Co) error {
 		img:    i,
 		table:  table,
 		cache:  newCache(i.file, i.geo.clusterSize, i.opts.refTables),
-		blocks: offsetsOf(slices.All(table), math.MaxUint64&^reservedRef),
+		blocks: offsetsOf(math.MaxUint64&^reservedRef, table),
 	}
 	i.refs.cache.loads, i.refs.cache.updates = block.DebugRefblockLoad, block.DebugRefblockUpdatePart
 	i.refs.cache.check = func(co *aio.Co, offset, bytes int64) error {

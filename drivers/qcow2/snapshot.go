@@ -1,8 +1,6 @@
 package qcow2
 
 import (
-	"slices"
-
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
@@ -57,7 +55,7 @@ func (i *image) loadSnapshots(co *aio.Co) error {
 		if err != nil {
 			return err
 		}
-		s.tables = offsetsOf(slices.All(table), offsetMask)
+		s.tables = offsetsOf(offsetMask, table)
 	}
 	return nil
 }
