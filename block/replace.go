@@ -61,8 +61,11 @@ func (c *Child) movesTo(to *Node) bool {
 }
 
 // moveEdge puts the lower end of an edge on another node, in front of next
-// among its parents.
+// among its parents. That may be the node where it is, and its place.
 func (w *Write) moveEdge(c *Child, to *Node, next *Child) error {
+	if next == c {
+		next = c.nextParent
+	}
 	from := w.unlink(c)
 	w.linkBefore(c, to, next)
 	to.ref()

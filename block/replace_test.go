@@ -183,6 +183,12 @@ func TestFrozenChains(t *testing.T) {
 	}
 	top.UnfreezeChain(mid)
 	must(t, set(top, base))
+	must(t, set(top, base)) // it is there already
+	users := 0
+	base.Parents(func(*block.Child) bool { users++; return users < 10 })
+	if users != 2 {
+		t.Errorf("base has %d users", users)
+	}
 	must(t, set(mid, nil))
 	must(t, set(mid, spare))
 	if top.Backing().Node() != base || mid.Backing().Node() != spare {

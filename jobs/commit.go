@@ -178,7 +178,41 @@ func (k *commit) Run(co *aio.Co, j *Job) error {
 		j.Progress.Add(count)
 		offset += count
 	}
+	if err := k.clearTail(co, length, base); err != nil {
+		return err
+	}
 	return k.to.CoFlush(co)
+}
+
+// clearTail clears what base has behind the end of top, as far as images over
+// top reach: they show zeroes there, and would show base from now on. The
+// reference lets them.
+func (k *commit) clearTail(co *aio.Co, length, base int64) error {
+	reach, err := imageLength(co, k.filter)
+	reach = min(reach, base)
+	if err != nil || reach <= length {
+		return err
+	}
+	return k.to.CoPwriteZeroes(co, length, reach-length, 0)
+}
+
+// imageLength is the length of the longest image that has the node behind it.
+func imageLength(co *aio.Co, n *block.Node) (longest int64, err error) {
+	n.Parents(func(c *block.Child) bool {
+		over := c.ParentNode()
+		if over == nil {
+			return true
+		}
+		var length int64
+		if over.Driver().Kind == block.Filter {
+			length, err = imageLength(co, over)
+		} else if over.Backing() == c {
+			length, err = over.CoGetLength(co)
+		}
+		longest = max(longest, length)
+		return err == nil
+	})
+	return longest, err
 }
 
 // step copies what is to be copied at offset. It returns how far that reached,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
+	"github.com/qmpblock/qmpblock/drivers/blkdebug"
 	"github.com/qmpblock/qmpblock/drivers/copyonread"
 	"github.com/qmpblock/qmpblock/drivers/file"
 	"github.com/qmpblock/qmpblock/drivers/null"
@@ -33,7 +34,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, graph: block.New(block.Config{Drivers: []*block.Driver{null.Co(), raw.Driver(), file.Driver(), qcow2.Driver(), copyonread.Driver()}})}
+	w := &world{t: t, graph: block.New(block.Config{Drivers: []*block.Driver{null.Co(), raw.Driver(), file.Driver(), qcow2.Driver(), copyonread.Driver(), blkdebug.Driver()}})}
 	w.set = NewSet(Config{
 		Main:     w.graph.Main(),
 		Changed:  func(id string, s Status) { w.note("%s %s", id, s) },

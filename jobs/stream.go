@@ -199,11 +199,26 @@ func (k *stream) step(co *aio.Co, offset, bytes int64) (count, copied int64, err
 	case err != nil:
 		return chunk, 0, err
 	case count == 0: // the images behind have ended
-		return bytes, 0, nil
+		if count, err = k.tail(co, offset, bytes); err != nil || count == 0 {
+			return bytes, 0, err
+		}
+		count = min(count, chunk)
 	case depth == 0:
 		return count, 0, nil
 	}
 	return count, count, k.backend.CoPrefetch(co, offset, count)
+}
+
+// tail is how much of the area behind the end of the images behind lies before
+// the end of base: zeroes so far, where base would show from now on. The
+// reference lets it.
+func (k *stream) tail(co *aio.Co, offset, bytes int64) (int64, error) {
+	base := k.aboveBase.FilterOrCow()
+	if base == nil {
+		return 0, nil
+	}
+	length, err := base.CoGetLength(co)
+	return max(0, min(length-offset, bytes)), err
 }
 
 // Prepare takes the images whose data was copied out of the chain.
