@@ -75,6 +75,9 @@ const (
 	maxZero = 1 << 30
 	// idleTime is how long a job that is ready looks away.
 	idleTime = 100 * time.Millisecond
+	// retryTime is how long a job waits behind a failure that is ignored: users
+	// hear of every one.
+	retryTime = time.Millisecond
 )
 
 // mirror copies a node to another one and goes on copying what is written to
@@ -106,6 +109,7 @@ type mirror struct {
 	copying  int64       // those of them that take memory
 	at       int64       // where the next one begins
 	rounds   int         // iterations so far
+	failing  bool        // a failure was ignored since the last one
 	buffers  bufferPool
 	// completing: the user wants the target in the source's place, that is in
 	// replaces', which is blocked meanwhile.
@@ -144,6 +148,9 @@ func (s *Set) CreateMirror(l *aio.Lock, p MirrorParams) (*BlockJob, error) {
 	}
 	k := &mirror{p: p, mode: p.Mode, chained: p.Target.InChain(p.Source)}
 	k.io.Init(s.cfg.Main)
+	// No write may pass the filter before it knows the job.
+	p.Source.DrainedBegin(l)
+	defer p.Source.DrainedEnd()
 	if err := k.create(l, s); err != nil {
 		k.Clean(l, nil)
 		return nil, err
@@ -183,7 +190,6 @@ func (k *mirror) insertFilter(l *aio.Lock) (err error) {
 	}
 	k.top = k.filter.Instance().(*mirrorFilter)
 	k.top.influx = k.chained
-	k.p.Graph.DrainAll(l)
 	if _, err := k.p.Graph.Append(l, k.filter, k.p.Source); err != nil {
 		k.p.Graph.Unref(l, k.filter)
 		k.filter = nil

@@ -17,9 +17,6 @@ func (k *mirror) Abort(l *aio.Lock, _ *Job) { k.abandon(l) }
 // Clean undoes what was done for a job that could not be made.
 func (k *mirror) Clean(l *aio.Lock, _ *Job) { k.abandon(l) }
 
-// Free: the graph is drained once more (observed: jobs/several).
-func (k *mirror) Free(l *aio.Lock, _ *Job) { k.p.Graph.DrainAll(l) }
-
 func (k *mirror) abandon(l *aio.Lock) {
 	if k.left {
 		return
@@ -114,7 +111,6 @@ var (
 	_ Preparer  = (*mirror)(nil)
 	_ Aborter   = (*mirror)(nil)
 	_ Cleaner   = (*mirror)(nil)
-	_ Freer     = (*mirror)(nil)
 	_ Pauser    = (*mirror)(nil)
 	_ Completer = (*mirror)(nil)
 	_ Canceller = (*mirror)(nil)

@@ -98,39 +98,51 @@ func (k *mirror) zeroesCheaply() bool {
 	return k.p.Target.Flags()&block.FlagUnmap != 0 && k.p.Target.Limits().ZeroFlags&block.ReqMayUnmap != 0
 }
 
-// zeroTarget makes the target zero where it is not.
+// zeroTarget makes the target zero, a plain file where it is not already.
 func (k *mirror) zeroTarget(co *aio.Co) error {
 	return k.eachSlice(co, func(offset int64) (int64, error) {
 		bytes := min(k.length-offset, maxZero)
-		if st, _, err := k.p.Target.CoBlockStatusAbove(co, nil, false, true, offset, bytes); err == nil && st.Bytes > 0 {
-			bytes = st.Bytes
-			if st.Flags&block.StatusZero != 0 {
-				return bytes, nil
-			}
+		if !k.plain {
+			return bytes, k.zeroSlice(co, offset, bytes)
 		}
-		for !k.job.Cancelled() {
-			err := k.target.Root().CoPwriteZeroes(co, offset, bytes, block.ReqMayUnmap)
-			if err == nil {
-				break
-			}
-			action := k.fail(co, Write, err)
-			if action == ReportError {
-				return 0, err
-			}
-			if action == IgnoreError {
-				k.markDirty(offset, bytes)
-				break
-			}
-			k.job.PausePoint(co)
+		st, _, err := k.p.Target.CoBlockStatusAbove(co, nil, false, true, offset, bytes)
+		switch {
+		case err != nil || st.Bytes == 0:
+			return bytes, k.zeroSlice(co, offset, bytes)
+		case st.Flags&block.StatusZero == 0:
+			err = k.zeroSlice(co, offset, st.Bytes)
 		}
-		return bytes, nil
+		return st.Bytes, err
 	})
+}
+
+// zeroSlice makes an area of the target zero, or leaves it to be copied.
+func (k *mirror) zeroSlice(co *aio.Co, offset, bytes int64) error {
+	for !k.job.Cancelled() {
+		err := k.target.Root().CoPwriteZeroes(co, offset, bytes, block.ReqMayUnmap)
+		if err == nil {
+			return nil
+		}
+		switch k.fail(co, Write, err) {
+		case ReportError:
+			return err
+		case IgnoreError:
+			k.markDirty(offset, bytes)
+			return nil
+		}
+		k.job.PausePoint(co)
+	}
+	return nil
 }
 
 // follow copies what is dirty, over and over again, until the job ends.
 func (k *mirror) follow(co *aio.Co, j *Job) error {
 	for ready := false; ; {
 		j.PausePoint(co)
+		if k.failing {
+			k.failing = false
+			j.Sleep(co, retryTime)
+		}
 		if err := k.failure(); err != nil || j.Cancelled() {
 			return err
 		}

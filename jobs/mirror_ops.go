@@ -178,8 +178,11 @@ func (k *mirror) fail(co *aio.Co, direction Operation, err error) ErrorAction {
 		policy = k.p.SourceErrors
 	}
 	action := k.job.handle(co, direction, policy, err)
-	if action == ReportError {
+	switch action {
+	case ReportError:
 		k.giveUp(err)
+	case IgnoreError:
+		k.failing = true
 	}
 	return action
 }

@@ -205,8 +205,14 @@ func mirrorContent(t *testing.T, seed uint64, sync string, mode jobs.CopyMode) {
 		m.Drop(user)
 		p.ChangesOnly = true
 	}
-	stop := m.writing()
-	m.start(p)
+	var stop func()
+	if p.ChangesOnly {
+		m.start(p)
+		stop = m.writing()
+	} else {
+		stop = m.writing()
+		m.start(p)
+	}
 	m.until(jobs.Ready)
 	m.do(m.job.Complete)
 	if err := m.end(); err != nil {

@@ -228,7 +228,7 @@ func (c *Context) postedLoop() {
 	}
 	l := c.Acquire()
 	defer l.Release()
-	c.runPosted(l)
+	c.runWaiting(l)
 	c.bhMu.Lock()
 	c.bhLoop = false
 	again := len(c.bhs) > 0
@@ -246,15 +246,35 @@ func (c *Context) postedLoop() {
 // about to take a step and holds the lock of [Context.RunBetween]: it comes
 // before that step.
 func (c *Context) RunPosted() {
-	c.bhMu.Lock()
-	none := len(c.bhs) == 0
-	c.bhMu.Unlock()
-	if none {
+	if c.waiting() == 0 {
 		return
 	}
 	l := c.Acquire()
 	defer l.Release()
-	c.runPosted(l)
+	c.runWaiting(l)
+}
+
+// waiting is the number of posted functions that nobody has run yet.
+func (c *Context) waiting() int {
+	c.bhMu.Lock()
+	defer c.bhMu.Unlock()
+	return len(c.bhs)
+}
+
+// runWaiting runs what was posted before, and not what is posted meanwhile, so
+// that somebody who posts over and over again keeps nobody out.
+func (c *Context) runWaiting(l *Lock) {
+	c.runOthers(l)
+	for n := c.waiting(); n > 0 && c.runOne(l); n-- {
+		c.runOthers(l)
+	}
+}
+
+// runOthers runs what is to be run before anything that was posted.
+func (c *Context) runOthers(l *Lock) {
+	for c.runSoon(l); len(c.again) > 0; c.runSoon(l) {
+		c.runAgain(l, len(c.again))
+	}
 }
 
 func (c *Context) runSoon(l *Lock) {
@@ -320,22 +340,22 @@ func (c *Context) runAgain(l *Lock, most int) {
 func (c *Context) atEnd(fn func(*Lock)) { c.ends = append(c.ends, fn) }
 
 func (c *Context) runPosted(l *Lock) {
-	for {
-		c.runSoon(l)
-		if len(c.again) > 0 {
-			c.runAgain(l, len(c.again))
-			continue
-		}
-		c.bhMu.Lock()
-		if len(c.bhs) == 0 {
-			c.bhMu.Unlock()
-			return
-		}
-		fn := c.bhs[0]
-		c.bhs = c.bhs[1:]
-		c.bhMu.Unlock()
-		fn(l)
+	for c.runOthers(l); c.runOne(l); c.runOthers(l) {
 	}
+}
+
+// runOne runs the first posted function, if there is one.
+func (c *Context) runOne(l *Lock) bool {
+	c.bhMu.Lock()
+	if len(c.bhs) == 0 {
+		c.bhMu.Unlock()
+		return false
+	}
+	fn := c.bhs[0]
+	c.bhs = c.bhs[1:]
+	c.bhMu.Unlock()
+	fn(l)
+	return true
 }
 
 // Settle does at once what coroutines on the turn of the lock's holder have
