@@ -150,7 +150,10 @@ func (s *Set) CreateMirror(l *aio.Lock, p MirrorParams) (*BlockJob, error) {
 	k.io.Init(s.cfg.Main)
 	// No write may pass the filter before it knows the job.
 	p.Source.DrainedBegin(l)
-	defer p.Source.DrainedEnd()
+	defer func() {
+		p.Source.DrainedEnd()
+		l.Settle()
+	}()
 	if err := k.create(l, s); err != nil {
 		k.Clean(l, nil)
 		return nil, err
