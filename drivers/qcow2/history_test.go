@@ -290,7 +290,7 @@ func (a *author) compress() step {
 func TestHistory(t *testing.T) {
 	t.Parallel()
 	for _, v := range variants {
-		for _, seed := range seeds(3) {
+		for _, seed := range seeds(2) {
 			t.Run(fmt.Sprintf("%s/%d", v.name, seed), func(t *testing.T) {
 				t.Parallel()
 				s := newStage(t, v)

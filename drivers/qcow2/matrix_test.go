@@ -15,7 +15,7 @@ import (
 	"github.com/qmpblock/qmpblock/block/aio"
 )
 
-var matrixFlag = flag.Int("matrix", 16, "how many kinds of images of the matrix are tried (0: all)")
+var matrixFlag = flag.Int("matrix", 8, "how many kinds of images of the matrix are tried (0: all)")
 
 // cell is a kind of image: one of the matrix of all that the format can be.
 type cell struct {
