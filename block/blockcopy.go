@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/qmpblock/qmpblock/block/aio"
@@ -31,6 +32,9 @@ type BlockCopy struct {
 	mu    sync.Mutex
 	tasks []*CopyTask
 	busy  int64 // bytes of all tasks
+
+	// careful: a long task has failed, which shorter ones are to tell more of.
+	careful atomic.Bool
 }
 
 // BlockCopyOptions change while nothing is being copied.
@@ -176,6 +180,7 @@ func (c *BlockCopy) chunk() int64 {
 type CopyTask struct {
 	Offset, Bytes int64 // whole clusters
 	zero          bool
+	long          bool          // more than is copied by one request
 	done          chan struct{} // made when somebody waits
 }
 
@@ -184,11 +189,15 @@ func (t *CopyTask) overlaps(offset, bytes int64) bool {
 }
 
 // Next begins with the first area to be copied from offset on, at most bytes
-// far; nil if there is none. The task must be run ([BlockCopy.Run]).
-func (c *BlockCopy) Next(co *aio.Co, offset, bytes int64) *CopyTask {
+// far; nil if there is none. The task must be run ([BlockCopy.Run]). Where there
+// are zeroes only it may have up to most bytes, if that is more than usual.
+func (c *BlockCopy) Next(co *aio.Co, offset, bytes, most int64) *CopyTask {
+	if c.opts.MaxChunk > 0 || c.careful.Load() {
+		most = 0
+	}
 	for {
 		t := c.take(offset, bytes)
-		if t == nil || c.look(co, t) {
+		if t == nil || c.look(co, t, most) {
 			return t
 		}
 		bytes -= t.Offset + t.Bytes - offset
@@ -226,15 +235,41 @@ func (c *BlockCopy) take(offset, bytes int64) *CopyTask {
 
 // look finds out what is to be done in the beginning of a task's area, as far
 // as it is all of one kind, and whether it is anything at all.
-func (c *BlockCopy) look(co *aio.Co, t *CopyTask) bool {
-	st := c.status(co, t)
-	c.shrink(t, st.Bytes)
+func (c *BlockCopy) look(co *aio.Co, t *CopyTask, most int64) bool {
+	st := c.status(co, t.Offset, max(t.Bytes, min(most, alignUp(c.length, c.cluster)-t.Offset)))
 	t.zero = st.Flags&StatusZero != 0
-	if c.opts.SkipUnallocated && st.Flags&StatusAllocated == 0 {
-		c.end(t, false)
-		return false
+	skip := c.opts.SkipUnallocated && st.Flags&StatusAllocated == 0
+	if t.zero || skip {
+		c.grow(t, st.Bytes)
 	}
-	return true
+	c.shrink(t, st.Bytes)
+	if skip {
+		c.end(t, false)
+	}
+	return !skip
+}
+
+// grow takes more of what is to be copied for a task, up to so many bytes, as
+// far as it follows without a gap. That all of it is still what was seen there
+// follows from that: what is overwritten is copied first.
+func (c *BlockCopy) grow(t *CopyTask, bytes int64) {
+	if bytes <= t.Bytes {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	end := t.Offset + t.Bytes
+	c.bits.Use(func(b *hbitmap.Bitmap) {
+		start, more, found := b.NextArea(end, bytes-t.Bytes, bytes)
+		if !found || start != end {
+			return
+		}
+		more = alignUp(more, c.cluster)
+		b.Reset(end, more)
+		t.Bytes += more
+		t.long = true
+		c.busy += more
+	})
 }
 
 // shrink gives back what a task does not do.
@@ -309,7 +344,7 @@ func (c *BlockCopy) Copy(co *aio.Co, offset, bytes int64) error {
 		return nil // the disk has grown
 	}
 	for {
-		for t := c.Next(co, offset, end-offset); t != nil; t = c.Next(co, offset, end-offset) {
+		for t := c.Next(co, offset, end-offset, 0); t != nil; t = c.Next(co, offset, end-offset, 0) {
 			if err := c.Run(co, t); err != nil {
 				return err
 			}
@@ -321,11 +356,15 @@ func (c *BlockCopy) Copy(co *aio.Co, offset, bytes int64) error {
 	}
 }
 
-// Run does a task.
+// Run does a task. A long one that fails is to be done in parts.
 func (c *BlockCopy) Run(co *aio.Co, t *CopyTask) error {
 	bytes := min(t.Bytes, c.length-t.Offset)
 	if err := c.transfer(co, t.Offset, bytes, t.zero); err != nil {
 		c.end(t, true)
+		if t.long {
+			c.careful.Store(true)
+			return nil
+		}
 		return err
 	}
 	if c.opts.Progress != nil {
@@ -339,15 +378,15 @@ func (c *BlockCopy) Run(co *aio.Co, t *CopyTask) error {
 	return nil
 }
 
-// status tells what lies in the beginning of a task, in whole clusters. Where
+// status tells what lies in the beginning of an area, in whole clusters. Where
 // it changes within a cluster, or is not known, it is data.
-func (c *BlockCopy) status(co *aio.Co, t *CopyTask) Status {
+func (c *BlockCopy) status(co *aio.Co, offset, bytes int64) Status {
 	var base *Node
 	if c.opts.SkipUnallocated {
 		base = c.source.node.BackingOf()
 	}
-	st, _, err := c.source.node.CoBlockStatusAbove(co, base, false, true, t.Offset, min(t.Bytes, c.length-t.Offset))
-	if err == nil && t.Offset+st.Bytes >= c.length {
+	st, _, err := c.source.node.CoBlockStatusAbove(co, base, false, true, offset, min(bytes, c.length-offset))
+	if err == nil && offset+st.Bytes >= c.length {
 		st.Bytes = alignUp(st.Bytes, c.cluster)
 	}
 	if err != nil || st.Bytes < c.cluster {

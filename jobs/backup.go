@@ -40,6 +40,10 @@ const (
 	Always
 )
 
+// longestZeroes is the longest area of zeroes that a backup without a speed
+// writes at once, in bytes.
+const longestZeroes = 1 << 30
+
 // BackupParams describe a backup.
 type BackupParams struct {
 	Params
@@ -284,7 +288,11 @@ func (k *backup) forgetUnallocated(co *aio.Co, j *Job) error {
 func (k *backup) pass(co *aio.Co, j *Job) (more bool) {
 	length := k.copy.Length()
 	for offset := int64(0); k.copy.Pending(offset) && k.mayStart(co, j); {
-		t := k.copy.Next(co, offset, length-offset)
+		most := int64(longestZeroes)
+		if k.job.speed > 0 {
+			most = 0
+		}
+		t := k.copy.Next(co, offset, length-offset, most)
 		if t == nil {
 			break
 		}

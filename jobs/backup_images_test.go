@@ -21,7 +21,8 @@ import (
 // images is backups of an image over another one, into a file.
 type images struct {
 	*backups
-	dir string
+	dir  string
+	size int64 // of new images
 }
 
 // targetImage is what a backup goes to. Further options of a new qcow2 image
@@ -49,7 +50,7 @@ var targetImages = map[string]targetImage{
 // newImages has a source with random data in both images.
 func newImages(t *testing.T, seed uint64, target targetImage) *images {
 	t.Helper()
-	b := &images{dir: t.TempDir()}
+	b := &images{dir: t.TempDir(), size: backupSize}
 	b.backups = newBench(t, seed, file.Driver(), raw.Driver(), qcow2.Driver(), copybeforewrite.Driver())
 	b.newQcow2("base", "")
 	b.newQcow2("top", `,"backing-file":"base","backing-fmt":"qcow2"`)
@@ -90,7 +91,7 @@ func (b *images) newQcow2(name, options string) {
 	b.t.Helper()
 	b.newFile(name, 0)
 	b.Add(fmt.Sprintf(`{"driver":"file","node-name":"new","filename":%q}`, b.path(name)))
-	b.create(qcow2.Driver(), fmt.Sprintf(`{"file":"new","size":%d%s}`, backupSize, options))
+	b.create(qcow2.Driver(), fmt.Sprintf(`{"file":"new","size":%d%s}`, b.size, options))
 	b.Delete("new")
 }
 

@@ -27,7 +27,7 @@ const (
 // backups is a graph with a source and a target, and jobs.
 type backups struct {
 	*drivertest.Bench
-	t              *testing.T
+	t              testing.TB
 	set            *jobs.Set
 	source, target *block.Node
 	user           *block.Backend // of the source
@@ -38,7 +38,7 @@ type backups struct {
 }
 
 // newBench is a graph without nodes.
-func newBench(t *testing.T, seed uint64, drivers ...*block.Driver) *backups {
+func newBench(t testing.TB, seed uint64, drivers ...*block.Driver) *backups {
 	t.Helper()
 	b := &backups{
 		Bench:   drivertest.New(t, drivers...),
