@@ -11,6 +11,7 @@ import (
 // registerBlockJobMirror registers the jobs that follow a node's changes.
 func (i *Instance) registerBlockJobMirror(t *schema.Table) {
 	t.BlockdevMirror(actionWith(i, i.blockdevMirror))
+	t.DriveMirror(actionWith(i, i.driveMirror))
 }
 
 func (i *Instance) blockdevMirror(l *aio.Lock, a *schema.BlockdevMirrorArguments) error {
@@ -35,6 +36,49 @@ func (i *Instance) blockdevMirror(l *aio.Lock, a *schema.BlockdevMirrorArguments
 		Unmap:        true,
 		Mode:         copyMode(a.CopyMode),
 		FilterName:   a.FilterNodeName,
+	}
+	return i.startMirror(l, p, a.Sync, a.Granularity)
+}
+
+func (i *Instance) driveMirror(l *aio.Lock, a *schema.DriveMirror) error {
+	n, err := i.graph.LookupRoot(a.Device)
+	if err != nil {
+		return err
+	}
+	if a.Replaces != nil && a.NodeName == nil {
+		return qerr.New("a node-name must be provided when replacing a named node of the graph")
+	}
+	im := block.MirrorImage{Filename: a.Target, Format: deref(a.Format), NodeName: a.NodeName}
+	im.Existing = a.Mode != nil && *a.Mode == schema.NewImageModeExisting
+	switch a.Sync {
+	case schema.MirrorSyncModeFull:
+	case schema.MirrorSyncModeNone:
+		im.Backing = n
+	default:
+		im.Backing = n.BackingOf()
+	}
+	target, err := i.graph.OpenMirror(l, n, im)
+	if err != nil {
+		return err
+	}
+	// The job has a reference of its own.
+	defer i.graph.Unref(l, target)
+	p := jobs.MirrorParams{
+		Params:       jobParams(a.JobId, a.AutoFinalize, a.AutoDismiss),
+		Source:       n,
+		Target:       target,
+		ZeroTarget:   a.Sync == schema.MirrorSyncModeFull && im.Existing,
+		Replaces:     a.Replaces,
+		Speed:        deref(a.Speed),
+		BufSize:      deref(a.BufSize),
+		SourceErrors: errorPolicy(a.OnSourceError),
+		TargetErrors: errorPolicy(a.OnTargetError),
+		Unmap:        a.Unmap == nil || *a.Unmap,
+		Mode:         copyMode(a.CopyMode),
+		Backing:      jobs.ShareBacking,
+	}
+	if im.Existing {
+		p.Backing = jobs.OpenBacking
 	}
 	return i.startMirror(l, p, a.Sync, a.Granularity)
 }

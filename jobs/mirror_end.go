@@ -1,6 +1,8 @@
 package jobs
 
 import (
+	"syscall"
+
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
@@ -79,7 +81,40 @@ func (k *mirror) pivot(l *aio.Lock) error {
 				from.Name(), k.p.Target.Name())
 		}
 	}
-	return k.p.Graph.ReplaceNode(l, from, k.p.Target)
+	if err := k.shareBacking(l); err != nil {
+		return err
+	}
+	// The target takes its place even if what is behind it cannot be opened
+	// (observed: own/jobs/drive-mirror-backing).
+	err := k.openBacking(l)
+	if failed := k.p.Graph.ReplaceNode(l, from, k.p.Target); failed != nil {
+		return failed
+	}
+	return err
+}
+
+// openBacking opens what the target says is behind it.
+func (k *mirror) openBacking(l *aio.Lock) error {
+	if k.p.Backing != OpenBacking {
+		return nil
+	}
+	if err := k.p.Target.OpenBackingFile(l); err != nil {
+		k.p.Target.Complain("%s", err)
+		return qerr.From(syscall.EINVAL)
+	}
+	return nil
+}
+
+// shareBacking puts what was not copied behind the target.
+func (k *mirror) shareBacking(l *aio.Lock) error {
+	if k.p.Backing != ShareBacking {
+		return nil
+	}
+	backing := k.p.Base
+	if k.p.ChangesOnly {
+		backing = k.p.Source
+	}
+	return k.p.Graph.ReplaceBacking(l, k.p.Target.SkipFilters(), backing)
 }
 
 // CheckReplaces finds the node that a mirror's target is to replace, and fails

@@ -32,6 +32,7 @@ const (
 	commandBlockdevBackup
 	commandQueryNamedBlockNodes
 	commandXDebugQueryBlockGraph
+	commandDriveMirror
 	commandBlockDirtyBitmapAdd
 	commandBlockDirtyBitmapRemove
 	commandBlockDirtyBitmapClear
@@ -131,6 +132,7 @@ var commandInfos = [...]commandInfo{
 	{name: "blockdev-backup", order: commandBlockdevBackup, since: 0x0203, allowPreconfig: true},
 	{name: "query-named-block-nodes", order: commandQueryNamedBlockNodes, since: 0x0200, allowPreconfig: true},
 	{name: "x-debug-query-block-graph", order: commandXDebugQueryBlockGraph, since: 0x0400, allowPreconfig: true, features: []string{"unstable"}},
+	{name: "drive-mirror", order: commandDriveMirror, since: 0x0103, allowPreconfig: true},
 	{name: "block-dirty-bitmap-add", order: commandBlockDirtyBitmapAdd, since: 0x0204, allowPreconfig: true},
 	{name: "block-dirty-bitmap-remove", order: commandBlockDirtyBitmapRemove, since: 0x0204, allowPreconfig: true},
 	{name: "block-dirty-bitmap-clear", order: commandBlockDirtyBitmapClear, since: 0x0204, allowPreconfig: true},
@@ -374,12 +376,21 @@ func (t *Table) XDebugQueryBlockGraph(h func(context.Context) (*XDbgBlockGraph, 
 	registerQuery(t, 19, h, returnObject)
 }
 
+// DriveMirror registers the handler of drive-mirror. Copies a device into an
+// image and follows its changes, until the user lets the copy take its place
+// or ends the job.
+//
+// Since QEMU 1.3.
+func (t *Table) DriveMirror(h func(context.Context, *DriveMirror) error) {
+	registerActionWith(t, 20, h)
+}
+
 // BlockDirtyBitmapAdd registers the handler of block-dirty-bitmap-add. Begins
 // to record the writes to a node in a dirty bitmap.
 //
 // Since QEMU 2.4.
 func (t *Table) BlockDirtyBitmapAdd(h func(context.Context, *BlockDirtyBitmapAdd) error) {
-	registerActionWith(t, 20, h)
+	registerActionWith(t, 21, h)
 }
 
 // BlockDirtyBitmapRemove registers the handler of block-dirty-bitmap-remove.
@@ -387,7 +398,7 @@ func (t *Table) BlockDirtyBitmapAdd(h func(context.Context, *BlockDirtyBitmapAdd
 //
 // Since QEMU 2.4.
 func (t *Table) BlockDirtyBitmapRemove(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 21, h)
+	registerActionWith(t, 22, h)
 }
 
 // BlockDirtyBitmapClear registers the handler of block-dirty-bitmap-clear.
@@ -395,7 +406,7 @@ func (t *Table) BlockDirtyBitmapRemove(h func(context.Context, *BlockDirtyBitmap
 //
 // Since QEMU 2.4.
 func (t *Table) BlockDirtyBitmapClear(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 22, h)
+	registerActionWith(t, 23, h)
 }
 
 // BlockDirtyBitmapEnable registers the handler of block-dirty-bitmap-enable.
@@ -403,7 +414,7 @@ func (t *Table) BlockDirtyBitmapClear(h func(context.Context, *BlockDirtyBitmap)
 //
 // Since QEMU 4.0.
 func (t *Table) BlockDirtyBitmapEnable(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 23, h)
+	registerActionWith(t, 24, h)
 }
 
 // BlockDirtyBitmapDisable registers the handler of block-dirty-bitmap-disable.
@@ -411,7 +422,7 @@ func (t *Table) BlockDirtyBitmapEnable(h func(context.Context, *BlockDirtyBitmap
 //
 // Since QEMU 4.0.
 func (t *Table) BlockDirtyBitmapDisable(h func(context.Context, *BlockDirtyBitmap) error) {
-	registerActionWith(t, 24, h)
+	registerActionWith(t, 25, h)
 }
 
 // BlockDirtyBitmapMerge registers the handler of block-dirty-bitmap-merge.
@@ -419,7 +430,7 @@ func (t *Table) BlockDirtyBitmapDisable(h func(context.Context, *BlockDirtyBitma
 //
 // Since QEMU 4.0.
 func (t *Table) BlockDirtyBitmapMerge(h func(context.Context, *BlockDirtyBitmapMerge) error) {
-	registerActionWith(t, 25, h)
+	registerActionWith(t, 26, h)
 }
 
 // XDebugBlockDirtyBitmapSha256 registers the handler of
@@ -429,7 +440,7 @@ func (t *Table) BlockDirtyBitmapMerge(h func(context.Context, *BlockDirtyBitmapM
 //
 // Since QEMU 2.10.
 func (t *Table) XDebugBlockDirtyBitmapSha256(h func(context.Context, *BlockDirtyBitmap) (*BlockDirtyBitmapSha256, error)) {
-	registerQueryWith(t, 26, h, returnObject)
+	registerQueryWith(t, 27, h, returnObject)
 }
 
 // BlockdevMirror registers the handler of blockdev-mirror. Copies a node to
@@ -438,7 +449,7 @@ func (t *Table) XDebugBlockDirtyBitmapSha256(h func(context.Context, *BlockDirty
 //
 // Since QEMU 2.6.
 func (t *Table) BlockdevMirror(h func(context.Context, *BlockdevMirrorArguments) error) {
-	registerActionWith(t, 27, h)
+	registerActionWith(t, 28, h)
 }
 
 // BlockStream registers the handler of block-stream. Copies the data of the
@@ -446,7 +457,7 @@ func (t *Table) BlockdevMirror(h func(context.Context, *BlockdevMirrorArguments)
 //
 // Since QEMU 1.1.
 func (t *Table) BlockStream(h func(context.Context, *BlockStreamArguments) error) {
-	registerActionWith(t, 28, h)
+	registerActionWith(t, 29, h)
 }
 
 // BlockJobSetSpeed registers the handler of block-job-set-speed. Limits how
@@ -454,7 +465,7 @@ func (t *Table) BlockStream(h func(context.Context, *BlockStreamArguments) error
 //
 // Since QEMU 1.1.
 func (t *Table) BlockJobSetSpeed(h func(context.Context, *BlockJobSetSpeedArguments) error) {
-	registerActionWith(t, 29, h)
+	registerActionWith(t, 30, h)
 }
 
 // BlockJobCancel registers the handler of block-job-cancel. Ends a block job
@@ -463,7 +474,7 @@ func (t *Table) BlockJobSetSpeed(h func(context.Context, *BlockJobSetSpeedArgume
 //
 // Since QEMU 1.1.
 func (t *Table) BlockJobCancel(h func(context.Context, *BlockJobCancelArguments) error) {
-	registerActionWith(t, 30, h)
+	registerActionWith(t, 31, h)
 }
 
 // BlockJobPause registers the handler of block-job-pause. Pauses a block job
@@ -471,7 +482,7 @@ func (t *Table) BlockJobCancel(h func(context.Context, *BlockJobCancelArguments)
 //
 // Since QEMU 1.3.
 func (t *Table) BlockJobPause(h func(context.Context, *BlockJobPauseArguments) error) {
-	registerActionWith(t, 31, h)
+	registerActionWith(t, 32, h)
 }
 
 // BlockJobResume registers the handler of block-job-resume. Lets a block job
@@ -479,7 +490,7 @@ func (t *Table) BlockJobPause(h func(context.Context, *BlockJobPauseArguments) e
 //
 // Since QEMU 1.3.
 func (t *Table) BlockJobResume(h func(context.Context, *BlockJobResumeArguments) error) {
-	registerActionWith(t, 32, h)
+	registerActionWith(t, 33, h)
 }
 
 // BlockJobComplete registers the handler of block-job-complete. Ends a block
@@ -487,7 +498,7 @@ func (t *Table) BlockJobResume(h func(context.Context, *BlockJobResumeArguments)
 //
 // Since QEMU 1.3.
 func (t *Table) BlockJobComplete(h func(context.Context, *BlockJobCompleteArguments) error) {
-	registerActionWith(t, 33, h)
+	registerActionWith(t, 34, h)
 }
 
 // BlockJobDismiss registers the handler of block-job-dismiss. Takes a block
@@ -495,7 +506,7 @@ func (t *Table) BlockJobComplete(h func(context.Context, *BlockJobCompleteArgume
 //
 // Since QEMU 2.12.
 func (t *Table) BlockJobDismiss(h func(context.Context, *BlockJobDismissArguments) error) {
-	registerActionWith(t, 34, h)
+	registerActionWith(t, 35, h)
 }
 
 // BlockJobFinalize registers the handler of block-job-finalize. Lets a block
@@ -503,7 +514,7 @@ func (t *Table) BlockJobDismiss(h func(context.Context, *BlockJobDismissArgument
 //
 // Since QEMU 2.12.
 func (t *Table) BlockJobFinalize(h func(context.Context, *BlockJobFinalizeArguments) error) {
-	registerActionWith(t, 35, h)
+	registerActionWith(t, 36, h)
 }
 
 // BlockJobChange registers the handler of block-job-change. Changes a block
@@ -511,14 +522,14 @@ func (t *Table) BlockJobFinalize(h func(context.Context, *BlockJobFinalizeArgume
 //
 // Since QEMU 8.2.
 func (t *Table) BlockJobChange(h func(context.Context, *BlockJobChangeOptions) error) {
-	registerActionWith(t, 36, h)
+	registerActionWith(t, 37, h)
 }
 
 // BlockdevAdd registers the handler of blockdev-add. Opens a node.
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
-	registerActionWith(t, 37, h)
+	registerActionWith(t, 38, h)
 }
 
 // BlockdevReopen registers the handler of blockdev-reopen. Gives open nodes
@@ -527,7 +538,7 @@ func (t *Table) BlockdevAdd(h func(context.Context, *BlockdevOptions) error) {
 //
 // Since QEMU 6.1.
 func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments) error) {
-	registerActionWith(t, 38, h)
+	registerActionWith(t, 39, h)
 }
 
 // BlockdevDel registers the handler of blockdev-del. Closes a node that
@@ -535,7 +546,7 @@ func (t *Table) BlockdevReopen(h func(context.Context, *BlockdevReopenArguments)
 //
 // Since QEMU 2.9.
 func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error) {
-	registerActionWith(t, 39, h)
+	registerActionWith(t, 40, h)
 }
 
 // BlockdevSetActive registers the handler of blockdev-set-active. Takes a node
@@ -544,7 +555,7 @@ func (t *Table) BlockdevDel(h func(context.Context, *BlockdevDelArguments) error
 //
 // Since QEMU 10.0.
 func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArguments) error) {
-	registerActionWith(t, 40, h)
+	registerActionWith(t, 41, h)
 }
 
 // BlockdevCreate registers the handler of blockdev-create. Starts a job that
@@ -552,7 +563,7 @@ func (t *Table) BlockdevSetActive(h func(context.Context, *BlockdevSetActiveArgu
 //
 // Since QEMU 3.0.
 func (t *Table) BlockdevCreate(h func(context.Context, *BlockdevCreateArguments) error) {
-	registerActionWith(t, 41, h)
+	registerActionWith(t, 42, h)
 }
 
 // XBlockdevAmend registers the handler of x-blockdev-amend. Starts a job that
@@ -561,7 +572,7 @@ func (t *Table) BlockdevCreate(h func(context.Context, *BlockdevCreateArguments)
 //
 // Since QEMU 5.1.
 func (t *Table) XBlockdevAmend(h func(context.Context, *XBlockdevAmendArguments) error) {
-	registerActionWith(t, 42, h)
+	registerActionWith(t, 43, h)
 }
 
 // BlockSetWriteThreshold registers the handler of block-set-write-threshold.
@@ -570,7 +581,7 @@ func (t *Table) XBlockdevAmend(h func(context.Context, *XBlockdevAmendArguments)
 //
 // Since QEMU 2.3.
 func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThresholdArguments) error) {
-	registerActionWith(t, 43, h)
+	registerActionWith(t, 44, h)
 }
 
 // XBlockdevSetIothread registers the handler of x-blockdev-set-iothread. Moves
@@ -578,7 +589,7 @@ func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThr
 //
 // Since QEMU 2.12.
 func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothreadArguments) error) {
-	registerActionWith(t, 44, h)
+	registerActionWith(t, 45, h)
 }
 
 // BlockdevSnapshotInternalSync registers the handler of
@@ -586,7 +597,7 @@ func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothre
 //
 // Since QEMU 1.7.
 func (t *Table) BlockdevSnapshotInternalSync(h func(context.Context, *BlockdevSnapshotInternal) error) {
-	registerActionWith(t, 45, h)
+	registerActionWith(t, 46, h)
 }
 
 // BlockdevSnapshotDeleteInternalSync registers the handler of
@@ -596,7 +607,7 @@ func (t *Table) BlockdevSnapshotInternalSync(h func(context.Context, *BlockdevSn
 //
 // Since QEMU 1.7.
 func (t *Table) BlockdevSnapshotDeleteInternalSync(h func(context.Context, *BlockdevSnapshotDeleteInternalSyncArguments) (*SnapshotInfo, error)) {
-	registerQueryWith(t, 46, h, returnObject)
+	registerQueryWith(t, 47, h, returnObject)
 }
 
 // NbdServerStart registers the handler of nbd-server-start. Starts the NBD
@@ -604,7 +615,7 @@ func (t *Table) BlockdevSnapshotDeleteInternalSync(h func(context.Context, *Bloc
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) error) {
-	registerActionWith(t, 47, h)
+	registerActionWith(t, 48, h)
 }
 
 // NbdServerAdd registers the handler of nbd-server-add. Makes an NBD export
@@ -612,7 +623,7 @@ func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) 
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error) {
-	registerActionWith(t, 48, h)
+	registerActionWith(t, 49, h)
 }
 
 // NbdServerRemove registers the handler of nbd-server-remove. Removes an NBD
@@ -620,7 +631,7 @@ func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error
 //
 // Since QEMU 2.12.
 func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArguments) error) {
-	registerActionWith(t, 49, h)
+	registerActionWith(t, 50, h)
 }
 
 // NbdServerStop registers the handler of nbd-server-stop. Stops the NBD
@@ -628,14 +639,14 @@ func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArgument
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStop(h func(context.Context) error) {
-	registerAction(t, 50, h)
+	registerAction(t, 51, h)
 }
 
 // BlockExportAdd registers the handler of block-export-add. Makes an export.
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) error) {
-	registerActionWith(t, 51, h)
+	registerActionWith(t, 52, h)
 }
 
 // BlockExportDel registers the handler of block-export-del. Removes an export.
@@ -643,7 +654,7 @@ func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) erro
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments) error) {
-	registerActionWith(t, 52, h)
+	registerActionWith(t, 53, h)
 }
 
 // QueryBlockExports registers the handler of query-block-exports. Lists the
@@ -653,7 +664,7 @@ func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments)
 //
 // Since QEMU 5.2.
 func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, error)) {
-	registerQuery(t, 53, h, returnList)
+	registerQuery(t, 54, h, returnList)
 }
 
 // QueryChardev registers the handler of query-chardev. Lists the character
@@ -663,7 +674,7 @@ func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, e
 //
 // Since QEMU 0.14.
 func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
-	registerQuery(t, 54, h, returnList)
+	registerQuery(t, 55, h, returnList)
 }
 
 // QueryChardevBackends registers the handler of query-chardev-backends. Lists
@@ -673,7 +684,7 @@ func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
 //
 // Since QEMU 2.0.
 func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendInfo, error)) {
-	registerQuery(t, 55, h, returnList)
+	registerQuery(t, 56, h, returnList)
 }
 
 // RingbufWrite registers the handler of ringbuf-write. Writes to a ring
@@ -681,7 +692,7 @@ func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendI
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) error) {
-	registerActionWith(t, 56, h)
+	registerActionWith(t, 57, h)
 }
 
 // RingbufRead registers the handler of ringbuf-read. Takes bytes out of a ring
@@ -691,7 +702,7 @@ func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) err
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (string, error)) {
-	registerQueryWith(t, 57, h, returnScalar(appendString))
+	registerQueryWith(t, 58, h, returnScalar(appendString))
 }
 
 // ChardevAdd registers the handler of chardev-add. Makes a character device.
@@ -700,7 +711,7 @@ func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (stri
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 58, h, returnObject)
+	registerQueryWith(t, 59, h, returnObject)
 }
 
 // ChardevChange registers the handler of chardev-change. Replaces what stands
@@ -710,7 +721,7 @@ func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*Chard
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 59, h, returnObject)
+	registerQueryWith(t, 60, h, returnObject)
 }
 
 // ChardevRemove registers the handler of chardev-remove. Removes a character
@@ -718,7 +729,7 @@ func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) error) {
-	registerActionWith(t, 60, h)
+	registerActionWith(t, 61, h)
 }
 
 // ChardevSendBreak registers the handler of chardev-send-break. Sends a break
@@ -726,7 +737,7 @@ func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) e
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArguments) error) {
-	registerActionWith(t, 61, h)
+	registerActionWith(t, 62, h)
 }
 
 // Transaction registers the handler of transaction. Does several things at one
@@ -734,7 +745,7 @@ func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArgume
 //
 // Since QEMU 1.1.
 func (t *Table) Transaction(h func(context.Context, *TransactionArguments) error) {
-	registerActionWith(t, 62, h)
+	registerActionWith(t, 63, h)
 }
 
 // QmpCapabilities registers the handler of qmp_capabilities. Ends the
@@ -742,7 +753,7 @@ func (t *Table) Transaction(h func(context.Context, *TransactionArguments) error
 //
 // Since QEMU 0.13.
 func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArguments) error) {
-	registerActionWith(t, 63, h)
+	registerActionWith(t, 64, h)
 }
 
 // QueryVersion registers the handler of query-version. Tells the version of
@@ -752,7 +763,7 @@ func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArgument
 //
 // Since QEMU 0.14.
 func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
-	registerQuery(t, 64, h, returnObject)
+	registerQuery(t, 65, h, returnObject)
 }
 
 // QueryCommands registers the handler of query-commands. Lists the commands.
@@ -761,7 +772,7 @@ func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
-	registerQuery(t, 65, h, returnList)
+	registerQuery(t, 66, h, returnList)
 }
 
 // Quit registers the handler of quit. Ends the program. The reply is sent when
@@ -769,7 +780,7 @@ func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) Quit(h func(context.Context) error) {
-	registerAction(t, 66, h)
+	registerAction(t, 67, h)
 }
 
 // QueryQmpSchema registers the handler of query-qmp-schema. Describes all
@@ -780,7 +791,7 @@ func (t *Table) Quit(h func(context.Context) error) {
 //
 // Since QEMU 2.5.
 func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
-	registerQuery(t, 67, h, returnList)
+	registerQuery(t, 68, h, returnList)
 }
 
 // QomList registers the handler of qom-list. Lists the properties of an
@@ -790,7 +801,7 @@ func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
 //
 // Since QEMU 1.2.
 func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 68, h, returnList)
+	registerQueryWith(t, 69, h, returnList)
 }
 
 // QomGet registers the handler of qom-get. Reads a property.
@@ -799,14 +810,14 @@ func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPro
 //
 // Since QEMU 1.2.
 func (t *Table) QomGet(h func(context.Context, *QomGetArguments) (Any, error)) {
-	registerQueryWith(t, 69, h, returnScalar(appendAny))
+	registerQueryWith(t, 70, h, returnScalar(appendAny))
 }
 
 // QomSet registers the handler of qom-set. Changes a property.
 //
 // Since QEMU 1.2.
 func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
-	registerActionWith(t, 70, h)
+	registerActionWith(t, 71, h)
 }
 
 // QomListTypes registers the handler of qom-list-types. Lists types of
@@ -816,7 +827,7 @@ func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
 //
 // Since QEMU 1.1.
 func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]*ObjectTypeInfo, error)) {
-	registerQueryWith(t, 71, h, returnList)
+	registerQueryWith(t, 72, h, returnList)
 }
 
 // QomListProperties registers the handler of qom-list-properties. Lists the
@@ -827,14 +838,14 @@ func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]
 //
 // Since QEMU 2.12.
 func (t *Table) QomListProperties(h func(context.Context, *QomListPropertiesArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 72, h, returnList)
+	registerQueryWith(t, 73, h, returnList)
 }
 
 // ObjectAdd registers the handler of object-add. Makes an object.
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
-	registerActionWith(t, 73, h)
+	registerActionWith(t, 74, h)
 }
 
 // ObjectDel registers the handler of object-del. Removes an object that nobody
@@ -842,7 +853,7 @@ func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
-	registerActionWith(t, 74, h)
+	registerActionWith(t, 75, h)
 }
 
 // DeviceAdd registers the handler of device_add. Plugs in a device. Its
@@ -852,7 +863,7 @@ func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
 //
 // The arguments are not checked: the handler does that.
 func (t *Table) DeviceAdd(h RawHandler) {
-	t.register(75, h)
+	t.register(76, h)
 }
 
 // DeviceDel registers the handler of device_del. Asks for a device to be
@@ -861,7 +872,7 @@ func (t *Table) DeviceAdd(h RawHandler) {
 //
 // Since QEMU 0.14.
 func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
-	registerActionWith(t, 76, h)
+	registerActionWith(t, 77, h)
 }
 
 // Stop registers the handler of stop. Stops the machine. It has no effect on
@@ -869,14 +880,14 @@ func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Stop(h func(context.Context) error) {
-	registerAction(t, 77, h)
+	registerAction(t, 78, h)
 }
 
 // Cont registers the handler of cont. Lets the machine run.
 //
 // Since QEMU 0.14.
 func (t *Table) Cont(h func(context.Context) error) {
-	registerAction(t, 78, h)
+	registerAction(t, 79, h)
 }
 
 // HumanMonitorCommand registers the handler of human-monitor-command. Runs a
@@ -886,7 +897,7 @@ func (t *Table) Cont(h func(context.Context) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommandArguments) (string, error)) {
-	registerQueryWith(t, 79, h, returnScalar(appendString))
+	registerQueryWith(t, 80, h, returnScalar(appendString))
 }
 
 // Getfd registers the handler of getfd. Names the file descriptor that came
@@ -894,7 +905,7 @@ func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommand
 //
 // Since QEMU 0.14.
 func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
-	registerActionWith(t, 80, h)
+	registerActionWith(t, 81, h)
 }
 
 // Closefd registers the handler of closefd. Closes a descriptor that getfd
@@ -902,7 +913,7 @@ func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
-	registerActionWith(t, 81, h)
+	registerActionWith(t, 82, h)
 }
 
 // AddFd registers the handler of add-fd. Adds the file descriptor that came
@@ -912,7 +923,7 @@ func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, error)) {
-	registerQueryWith(t, 82, h, returnObject)
+	registerQueryWith(t, 83, h, returnObject)
 }
 
 // RemoveFd registers the handler of remove-fd. Takes descriptors out of a set.
@@ -920,7 +931,7 @@ func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, erro
 //
 // Since QEMU 1.2.
 func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
-	registerActionWith(t, 83, h)
+	registerActionWith(t, 84, h)
 }
 
 // QueryFdsets registers the handler of query-fdsets. Lists the sets of
@@ -930,5 +941,5 @@ func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) QueryFdsets(h func(context.Context) ([]*FdsetInfo, error)) {
-	registerQuery(t, 84, h, returnList)
+	registerQuery(t, 85, h, returnList)
 }

@@ -413,6 +413,31 @@ func DecodeBlockdevBackup(v qjson.Value, mode Mode) (*BlockdevBackup, error) {
 	return Decode[BlockdevBackup](v, mode)
 }
 
+func (x *DriveMirror) decodeMembers(d *decoder) bool {
+	return optional(d, "job-id", &x.JobId, readString) &&
+		required(d, "device", &x.Device, readString) &&
+		required(d, "target", &x.Target, readString) &&
+		optional(d, "format", &x.Format, readString) &&
+		optional(d, "node-name", &x.NodeName, readString) &&
+		optional(d, "replaces", &x.Replaces, readString) &&
+		required(d, "sync", &x.Sync, readEnum[MirrorSyncMode]) &&
+		optional(d, "mode", &x.Mode, readEnum[NewImageMode]) &&
+		optional(d, "speed", &x.Speed, readInt64) &&
+		optional(d, "granularity", &x.Granularity, readUint32) &&
+		optional(d, "buf-size", &x.BufSize, readInt64) &&
+		optional(d, "on-source-error", &x.OnSourceError, readEnum[BlockdevOnError]) &&
+		optional(d, "on-target-error", &x.OnTargetError, readEnum[BlockdevOnError]) &&
+		optional(d, "unmap", &x.Unmap, readBool) &&
+		optional(d, "copy-mode", &x.CopyMode, readEnum[MirrorCopyMode]) &&
+		optional(d, "auto-finalize", &x.AutoFinalize, readBool) &&
+		optional(d, "auto-dismiss", &x.AutoDismiss, readBool)
+}
+
+// DecodeDriveMirror is [Decode] for [DriveMirror].
+func DecodeDriveMirror(v qjson.Value, mode Mode) (*DriveMirror, error) {
+	return Decode[DriveMirror](v, mode)
+}
+
 func (x *BlockDirtyBitmap) decodeMembers(d *decoder) bool {
 	return required(d, "node", &x.Node, readString) &&
 		required(d, "name", &x.Name, readString)

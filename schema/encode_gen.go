@@ -1623,6 +1623,59 @@ func (x *XDbgBlockGraph) appendJSON(dst []byte, version Version) []byte {
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *DriveMirror) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *DriveMirror) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	if x.AutoFinalize != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"auto-finalize": `), *x.AutoFinalize)
+	}
+	dst = appendString(appendKey(dst, `"device": `), x.Device)
+	if x.Replaces != nil {
+		dst = appendString(appendKey(dst, `"replaces": `), *x.Replaces)
+	}
+	if x.OnTargetError != nil {
+		dst = appendEnum(appendKey(dst, `"on-target-error": `), *x.OnTargetError)
+	}
+	if x.AutoDismiss != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"auto-dismiss": `), *x.AutoDismiss)
+	}
+	if x.BufSize != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"buf-size": `), *x.BufSize)
+	}
+	if x.NodeName != nil {
+		dst = appendString(appendKey(dst, `"node-name": `), *x.NodeName)
+	}
+	if x.Granularity != nil {
+		dst = qjson.AppendUint(appendKey(dst, `"granularity": `), uint64(*x.Granularity))
+	}
+	if x.Mode != nil {
+		dst = appendEnum(appendKey(dst, `"mode": `), *x.Mode)
+	}
+	if x.Speed != nil {
+		dst = qjson.AppendInt(appendKey(dst, `"speed": `), *x.Speed)
+	}
+	if x.Unmap != nil {
+		dst = qjson.AppendBool(appendKey(dst, `"unmap": `), *x.Unmap)
+	}
+	if x.OnSourceError != nil {
+		dst = appendEnum(appendKey(dst, `"on-source-error": `), *x.OnSourceError)
+	}
+	dst = appendEnum(appendKey(dst, `"sync": `), x.Sync)
+	if x.Format != nil {
+		dst = appendString(appendKey(dst, `"format": `), *x.Format)
+	}
+	if x.JobId != nil {
+		dst = appendString(appendKey(dst, `"job-id": `), *x.JobId)
+	}
+	if x.CopyMode != nil {
+		dst = appendEnum(appendKey(dst, `"copy-mode": `), *x.CopyMode)
+	}
+	dst = appendString(appendKey(dst, `"target": `), x.Target)
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *BlockDirtyBitmap) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
 
 func (x *BlockDirtyBitmap) appendJSON(dst []byte, _ Version) []byte {

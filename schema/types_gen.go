@@ -1189,6 +1189,51 @@ type XDbgBlockGraph struct {
 	Edges []*XDbgBlockGraphEdge
 }
 
+// DriveMirror: a copy of a device that follows its changes, in an image named
+// by its file.
+//
+// Since QEMU 1.3.
+type DriveMirror struct {
+	// The job's name (default: that of the device) (since 2.7).
+	JobId *string
+	// The device that is copied.
+	Device string
+	// The name of the image's file.
+	Target string
+	// Its format (default: that of the device; if the image exists, what it
+	// looks like).
+	Format *string
+	// Name for the target's node (since 2.1).
+	NodeName *string
+	// The node whose place the target takes in the end (default: that of the
+	// device) (since 2.1).
+	Replaces *string
+	// What is copied; neither incremental nor bitmap.
+	Sync MirrorSyncMode
+	// How the image comes about (default: absolute-paths).
+	Mode *NewImageMode
+	// Bytes a second, 0 for no limit (default: 0).
+	Speed *int64
+	// The length of the areas that are tracked, in bytes, a power of two from
+	// 512 to 64 MiB (default: that of the target's clusters, from 4 KiB to 64
+	// KiB) (since 1.4).
+	Granularity *uint32
+	// How much data may be under way, in bytes (default: 16 MiB) (since 1.4).
+	BufSize *int64
+	// What is done about a request on the device that fails (default: report).
+	OnSourceError *BlockdevOnError
+	// The same for the target (default: report).
+	OnTargetError *BlockdevOnError
+	// Zeroes may be written by deallocating (default: true) (since 2.4).
+	Unmap *bool
+	// When writes to the device are copied (default: background) (since 3.0).
+	CopyMode *MirrorCopyMode
+	// The job takes its last step by itself (default: true) (since 3.1).
+	AutoFinalize *bool
+	// The job is forgotten by itself (default: true) (since 3.1).
+	AutoDismiss *bool
+}
+
 // BlockDirtyBitmap: names a dirty bitmap.
 //
 // Since QEMU 2.4.
