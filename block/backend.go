@@ -31,6 +31,10 @@ type Backend struct {
 	// RefuseDrained makes requests fail with EAGAIN in drained sections, and not
 	// wait for their ends: for a user who is waited for.
 	RefuseDrained bool
+	// NoQueuing lets requests in during drained sections. It is for jobs: they are
+	// told to rest and are waited for, which would never end if a request of theirs
+	// waited for the section's end.
+	NoQueuing bool
 	// WriteCache says that the user flushes; without it every write is FUA.
 	writeCache bool
 
@@ -179,7 +183,7 @@ func (b *Backend) resized()      {}
 func (b *Backend) enter(co *aio.Co, flags ReqFlags) error {
 	for {
 		b.inFlight.Add(1)
-		if !b.gate.closed() {
+		if !b.gate.closed() || b.NoQueuing {
 			return nil
 		}
 		if flags&ReqImmediate != 0 || b.RefuseDrained {

@@ -172,3 +172,21 @@ func TestRemoveWaits(t *testing.T) {
 	must(t, <-done)
 	<-removed
 }
+
+// What a job reads and writes is no part of what a drained section holds up:
+// the section waits for the job.
+func TestDrainLetsJobsIn(t *testing.T) {
+	t.Parallel()
+	b := bench(t)
+	b.Add(`{"driver":"mem","node-name":"m","size":4096}`)
+	m := b.Graph.Node("m")
+	blk := b.Use(m)
+	blk.NoQueuing = true
+	b.Main(func(l *aio.Lock) {
+		m.DrainedBegin(l)
+		if err := blk.Pwritev(l, 0, drivertest.Fill(1, 512), 0); err != nil {
+			t.Error(err)
+		}
+		m.DrainedEnd()
+	})
+}

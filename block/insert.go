@@ -6,21 +6,31 @@ import (
 )
 
 // InsertFilter opens a filter and makes it stand over a node, in whose place it
-// serves the node's users. The options name the node as its file; if they do not
-// name the filter it is implicit. The caller gets a reference to it.
+// serves the node's users. The options name the node as its file. The caller gets
+// a reference to it.
 func (g *Graph) InsertFilter(l *aio.Lock, options *Options, below *Node) (*Node, error) {
-	implicit := !options.Has(optNodeName)
 	options.setRootDefaults()
 	filter, err := g.openNode(l, &openRequest{options: options, flags: FlagRDWR, trusted: true})
 	if err != nil {
 		return nil, qerr.Prepend(err, "Could not create node: ")
 	}
-	filter.implicit = implicit
 	if err := g.ReplaceNode(l, below, filter); err != nil {
 		g.Unref(l, filter)
 		return nil, qerr.Prepend(err, "Could not replace node: ")
 	}
 	return filter, nil
+}
+
+// MakeImplicit hides a filter from users: it shows what it filters, and who names
+// that means the filter as well.
+func (n *Node) MakeImplicit(*aio.Lock) { n.implicit = true }
+
+// skipImplicit is the first node of a chain that users know of.
+func (n *Node) skipImplicit() *Node {
+	for f := n.filtered(); n.implicit && f != nil; f = n.filtered() {
+		n = f.node
+	}
+	return n
 }
 
 // Internal is a filter that the block layer's own users put into the graph.

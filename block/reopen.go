@@ -383,7 +383,7 @@ func isChildOption(n *Node, key string) bool {
 func (q *reopenQueue) findReplaced(st *ReopenState) error {
 	for _, name := range []string{optBacking, optFile} {
 		ref, ok := st.Options.Get(name)
-		if c := st.Node.Child(name); ok && c != nil && c.node.implicit && ref.String() != c.node.name {
+		if c := st.Node.Child(name); ok && c != nil && c.node.implicit && !c.node.meantBy(ref.String()) {
 			return qerr.New("Cannot replace implicit %s child of %s", name, st.Node.name)
 		}
 		if ok && ref.Kind() == qjson.Null && name == optBacking && st.Node.drv.SupportsBacking {
@@ -401,7 +401,7 @@ func (q *reopenQueue) findReplaced(st *ReopenState) error {
 			return err
 		}
 		c := st.Node.Child(name)
-		if c != nil && c.node == to {
+		if c != nil && (c.node == to || c.node.skipImplicit() == to) {
 			st.Options.Delete(name)
 			continue
 		}
@@ -416,6 +416,9 @@ func (q *reopenQueue) findReplaced(st *ReopenState) error {
 	}
 	return nil
 }
+
+// meantBy tells whether a name is that of the node, or of what it hides.
+func (n *Node) meantBy(name string) bool { return name == n.name || name == n.skipImplicit().name }
 
 // checkUnchanged refuses what the driver did not take, unless it is what the
 // node has already. The reference refuses force-share even then.

@@ -115,11 +115,13 @@ func (k *commit) hold(l *aio.Lock) error {
 		return err
 	}
 	k.to = k.p.Graph.NewBackend("", perm, block.PermConsistentRead|block.PermWriteUnchanged)
+	k.to.NoQueuing = true
 	if err := k.to.Insert(l, k.p.Base); err != nil {
 		return err
 	}
 	// What is read here need not be what anybody else may read.
 	k.from = k.p.Graph.NewBackend("", 0, block.PermAll)
+	k.from.NoQueuing = true
 	return k.from.Insert(l, k.p.Top)
 }
 
@@ -352,5 +354,10 @@ func (p *CommitParams) check() error {
 	case p.active() && p.BackingFile != nil:
 		return qerr.New("'backing-file' specified, but 'top' is the active layer")
 	}
-	return nil
+	// The image over it will be told of another backing file.
+	over := p.Node.SkipFilters()
+	for over.BackingOf() != nil && over.BackingOf() != p.Top.SkipFilters() {
+		over = over.BackingOf()
+	}
+	return over.CheckBlocked(block.BlockOpCommitTarget)
 }

@@ -99,6 +99,9 @@ func (k *stream) create(l *aio.Lock, s *Set) (err error) {
 	if k.filter, err = k.p.Graph.InsertFilter(l, k.filterOptions(), k.p.Node); err != nil {
 		return err
 	}
+	if k.p.FilterName == "" {
+		k.filter.MakeImplicit(l)
+	}
 	k.job, err = s.CreateBlock(l, k, BlockParams{
 		Params: k.p.Params, Graph: k.p.Graph, Node: k.filter, Shared: block.PermAll, Speed: k.p.Speed, KeepNodes: true,
 	})
@@ -127,6 +130,7 @@ func (k *stream) filterOptions() *block.Options {
 func (k *stream) hold(l *aio.Lock) error {
 	const reads = block.PermConsistentRead | block.PermWriteUnchanged
 	k.backend = k.p.Graph.NewBackend("", block.PermConsistentRead, reads|block.PermWrite)
+	k.backend.NoQueuing = true
 	if err := k.backend.Insert(l, k.filter); err != nil {
 		return err
 	}
