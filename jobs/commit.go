@@ -353,6 +353,8 @@ func (p *CommitParams) check() error {
 		return qerr.New("cannot commit an image into itself")
 	case p.active() && p.BackingFile != nil:
 		return qerr.New("'backing-file' specified, but 'top' is the active layer")
+	case p.active():
+		return nil
 	}
 	// The image over it will be told of another backing file.
 	over := p.Node.SkipFilters()

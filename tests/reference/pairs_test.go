@@ -43,6 +43,10 @@ var jobs = []operation{
 	do("commit n3 to n0", "block-commit", `"job-id": "JOB", "device": "n4", "top-node": "n3", "base-node": "n0", "speed": 1`),
 	do("commit n2 to n1", "block-commit", `"job-id": "JOB", "device": "n4", "top-node": "n2", "base-node": "n1", "speed": 1`),
 	do("commit n1 to n0", "block-commit", `"job-id": "JOB", "device": "n4", "top-node": "n1", "base-node": "n0", "speed": 1`),
+	do("commit n4 to n3", "block-commit", `"job-id": "JOB", "device": "n4", "base-node": "n3", "speed": 1`),
+	do("commit n4 to n1", "block-commit", `"job-id": "JOB", "device": "n4", "base-node": "n1", "speed": 1`),
+	do("mirror n4", "blockdev-mirror", `"job-id": "JOB", "device": "n4", "target": "t", "sync": "full", "speed": 1`),
+	do("mirror n4 top", "blockdev-mirror", `"job-id": "JOB", "device": "n4", "target": "t", "sync": "top", "speed": 1, "copy-mode": "write-blocking"`),
 	do("backup n4", "blockdev-backup", `"job-id": "JOB", "device": "n4", "target": "t", "sync": "full", "speed": 1`),
 	do("backup n2", "blockdev-backup", `"job-id": "JOB", "device": "n2", "target": "t", "sync": "top", "speed": 1`),
 }
