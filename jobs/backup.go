@@ -100,6 +100,7 @@ type backup struct {
 	// What follows changes in turns of the main context.
 
 	working int64            // workers under way
+	offset  int64            // how far it has come
 	unpaid  int64            // bytes of the last task, which the speed does not know of
 	failed  *block.CopyError // the first failure that was not dealt with
 	waiting bool             // the job sleeps until a worker is done
@@ -287,17 +288,17 @@ func (k *backup) forgetUnallocated(co *aio.Co, j *Job) error {
 // may be more: what was to be saved for a write and could not.
 func (k *backup) pass(co *aio.Co, j *Job) (more bool) {
 	length := k.copy.Length()
-	for offset := int64(0); k.copy.Pending(offset) && k.mayStart(co, j); {
+	for k.offset = 0; k.copy.Pending(k.offset) && k.mayStart(co, j); {
 		most := int64(longestZeroes)
 		if k.job.speed > 0 {
 			most = 0
 		}
-		t := k.copy.Next(co, offset, length-offset, most)
+		t := k.copy.Next(co, k.offset, length-k.offset, most)
 		if t == nil {
 			break
 		}
 		more = true
-		offset, k.unpaid = t.Offset+t.Bytes, t.Bytes
+		k.offset, k.unpaid = t.Offset+t.Bytes, t.Bytes
 		k.start(co, t)
 	}
 	k.waitIdle(co)
@@ -325,7 +326,7 @@ func (k *backup) waitForWorker(co *aio.Co, j *Job) {
 
 // throttle waits as long as the speed demands after what was started last. A
 // request that fails meanwhile makes it no shorter (observed:
-// own/jobs/backup-compress).
+// own/jobs/backup-speed).
 func (k *backup) throttle(co *aio.Co, j *Job) {
 	j.takeTurn(co)
 	limiter := &k.job.limiter
@@ -381,8 +382,13 @@ func (k *backup) report(co *aio.Co, failure *block.CopyError) ErrorAction {
 	return k.job.handle(co, op, policy, failure.Err)
 }
 
-// Pause lets the workers finish: a job at rest has nothing under way.
-func (k *backup) Pause(co *aio.Co, _ *Job) { k.waitIdle(co) }
+// Pause lets the workers finish: a job at rest has nothing under way. It begins
+// anew afterwards, with what has failed meanwhile as well (observed:
+// own/jobs/backup-speed).
+func (k *backup) Pause(co *aio.Co, _ *Job) {
+	k.waitIdle(co)
+	k.failed, k.offset = nil, 0
+}
 
 // Resume has nothing to do.
 func (k *backup) Resume(*aio.Co, *Job) {}
