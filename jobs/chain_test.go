@@ -300,14 +300,6 @@ func (c *chain) tool(args ...string) []byte {
 	return out
 }
 
-// behind is the name of a node's backing file.
-func (c *chain) behind(name string) string {
-	if b := c.graph.Node(name).BackingOf(); b != nil {
-		return b.Name()
-	}
-	return ""
-}
-
 // chainJob is a stream or a commit in a chain of four, by the images' numbers;
 // -1 stands for none.
 type chainJob struct {
