@@ -96,7 +96,7 @@ func (f *newFile) open(g *block.Graph) (*descriptor, error) {
 	case err != nil:
 		return nil, qerr.WithErrno(qerr.ErrnoOf(err, syscall.EIO), "Could not create '%s'", f.name)
 	}
-	d := &descriptor{file: file, fd: int(file.Fd()), flags: flags}
+	d := newDescriptor(file, f.name, flags)
 	if err := d.lockNew(f.name); err != nil {
 		d.close()
 		return nil, err

@@ -3,6 +3,7 @@ package file
 import (
 	"errors"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -20,9 +21,15 @@ type descriptor struct {
 	align    alignment
 	held     lockSet
 	posix    bool // locks belong to the process
+	shared   bool // the open file, and with it OFD locks, may be others' too
 
 	// noImmediate: the file system cannot read without waiting.
 	noImmediate atomic.Bool
+}
+
+// newDescriptor makes a descriptor of the file of that name, which is open.
+func newDescriptor(f *os.File, name string, flags int) *descriptor {
+	return &descriptor{file: f, fd: int(f.Fd()), flags: flags, shared: strings.HasPrefix(name, "/dev/fdset/")}
 }
 
 // openDescriptor opens the node's file and checks that it can be used as the
@@ -35,7 +42,8 @@ func (n *node) openDescriptor(flags int) (*descriptor, error) {
 	if err != nil {
 		return nil, n.openError(err, flags)
 	}
-	d := &descriptor{file: f, fd: int(f.Fd()), flags: flags, posix: n.locking == lockPOSIX}
+	d := newDescriptor(f, n.name, flags)
+	d.posix = n.locking == lockPOSIX
 	if err := d.examine(); err != nil {
 		d.close()
 		return nil, err
@@ -91,7 +99,14 @@ func (d *descriptor) examine() error {
 	return nil
 }
 
-func (d *descriptor) close() { d.file.Close() }
+// close gives up the locks first: a child that is being started by this process
+// holds the open file, and its locks, a little longer.
+func (d *descriptor) close() {
+	if !d.shared {
+		d.unlock(0)
+	}
+	d.file.Close()
+}
 
 func (d *descriptor) writable() bool { return d.flags&unix.O_ACCMODE == unix.O_RDWR }
 func (d *descriptor) direct() bool   { return d.flags&unix.O_DIRECT != 0 }
