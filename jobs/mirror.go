@@ -277,6 +277,7 @@ func (k *mirror) measure(l *aio.Lock) {
 			k.unit = max(k.unit, info.ClusterSize)
 		}
 	}
+	k.length = k.dirty.Size()
 	k.plain = isPlainFile(k.p.Target)
 	k.bufSize = (k.p.BufSize + k.unit - 1) / k.unit * k.unit
 	k.maxCopy = max(k.bufSize/mirrorOps/k.unit*k.unit, min(minCopy, k.bufSize), k.unit)

@@ -26,10 +26,7 @@ func (k *mirror) Run(co *aio.Co, j *Job) error {
 }
 
 // prepareCopy looks at the lengths and finds out what is to be copied.
-func (k *mirror) prepareCopy(co *aio.Co) (err error) {
-	if k.length, err = k.p.Source.CoGetLength(co); err != nil {
-		return err
-	}
+func (k *mirror) prepareCopy(co *aio.Co) error {
 	target, err := k.p.Target.CoGetLength(co)
 	switch {
 	case err != nil:

@@ -122,9 +122,10 @@ func (m *mirrors) end() (failure error) {
 }
 
 // writing writes from several goroutines, each in a part of the disk, until it
-// is stopped.
+// is stopped, or has written so much that a job which cannot keep up with it was
+// tried enough.
 func (m *mirrors) writing() (stop func()) {
-	const writers = 3
+	const writers, most = 3, 200
 	var (
 		wg   sync.WaitGroup
 		over atomic.Bool
@@ -133,7 +134,7 @@ func (m *mirrors) writing() (stop func()) {
 		r := rand.New(rand.NewPCG(m.random.Uint64(), uint64(i)))
 		first, last := backupSize*i/writers, backupSize*(i+1)/writers
 		wg.Go(func() {
-			for n := 0; !over.Load() || n == 0; n++ {
+			for n := 0; n < most && !over.Load() || n == 0; n++ {
 				if err := m.change(r, first, last); err != nil {
 					m.t.Error(err)
 					return
@@ -373,7 +374,10 @@ func TestMirrorFails(t *testing.T) {
 				m.start(jobs.MirrorParams{ZeroTarget: true, Mode: mode})
 				if when == "ready" {
 					m.until(jobs.Ready)
+					stop()
 					broken.Store(true)
+					copy(m.model, "data")
+					m.must(m.user.Pwritev(aio.Outside, 0, block.Vec{[]byte("data")}, 0))
 				}
 				if err := m.end(); err == nil || err.Error() != "Input/output error" {
 					t.Errorf("it ended with %v", err)

@@ -229,6 +229,8 @@ func (c *Context) postedLoop() {
 	l := c.Acquire()
 	defer l.Release()
 	c.runWaiting(l)
+	// Somebody may have looked while one of them polled.
+	c.Kick()
 	c.bhMu.Lock()
 	c.bhLoop = false
 	again := len(c.bhs) > 0
@@ -252,6 +254,7 @@ func (c *Context) RunPosted() {
 	l := c.Acquire()
 	defer l.Release()
 	c.runWaiting(l)
+	c.Kick()
 }
 
 // waiting is the number of posted functions that nobody has run yet.
