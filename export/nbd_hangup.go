@@ -10,14 +10,15 @@ import (
 	"github.com/qmpblock/qmpblock/block/aio"
 )
 
-// settleLimit is how long a client that has hung up may take until it has been
-// read to its end. It takes that long only if requests that it left behind
+// settleLimit is how long clients that have hung up may take until they have been
+// read to their end. It takes that long only if requests that they left behind
 // cannot go on.
 const settleLimit = time.Second
 
 // settle lets clients go that have hung up already: what a client did before a
-// command was sent counts before the command. The reference has one loop for
-// both and sees it so; here the client's goroutine may not have come to it.
+// command was sent counts before the command, and so does a request whose reply
+// it has seen. The reference has one loop for both and sees it so; here the
+// client's goroutines may not have come to it.
 func (e *nbdExport) settle(l *aio.Lock) {
 	limit := time.NewTimer(settleLimit)
 	defer limit.Stop()
@@ -28,6 +29,11 @@ func (e *nbdExport) settle(l *aio.Lock) {
 		l.Unlocked(func() {
 			select {
 			case <-c.read:
+			case <-limit.C:
+				return
+			}
+			select {
+			case <-c.out.atRest():
 			case <-limit.C:
 			}
 		})

@@ -24,6 +24,7 @@ type outbox struct {
 	queue   requestList
 	bytes   int // in the queue
 	writing bool
+	rest    chan struct{} // closed when nobody writes any more; nil: nobody waits
 
 	// Only whoever writes uses these.
 	gather  net.Buffers
@@ -69,6 +70,27 @@ func (o *outbox) flush(c *nbdClient) {
 		o.mu.Lock()
 	}
 	o.writing = false
+	if o.rest != nil {
+		close(o.rest)
+		o.rest = nil
+	}
+}
+
+// atRest returns a channel that is closed when nobody writes: requests whose
+// replies the client may have seen have ended then.
+func (o *outbox) atRest() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.rest != nil {
+		return o.rest
+	}
+	rest := make(chan struct{})
+	if o.writing {
+		o.rest = rest
+	} else {
+		close(rest)
+	}
+	return rest
 }
 
 // write writes some replies and ends their requests. What cannot be written
