@@ -78,8 +78,13 @@ func (i *image) planPacked(co *aio.Co, a *allocation, bytes int64) error {
 		return err
 	}
 	// The table first: the data follows it in the file.
-	if _, err := i.sliceForWrite(co, a.start); err != nil {
+	s, err := i.sliceForWrite(co, a.start)
+	if err != nil {
 		return err
+	}
+	// Only what has no place yet can be packed (observed: own/qcow2/compress-again).
+	if m := s.get(s.index(a.start)); m.compressed() || m.host() != 0 {
+		return qerr.From(syscall.EIO)
 	}
 	at, err := i.allocBytes(co, bytes)
 	if err != nil {

@@ -1,6 +1,7 @@
 package qcow2_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -271,7 +272,11 @@ func (h *crashHistory) request(first, n int64) func() {
 		h.sectors[s] = append(h.sectors[s], mark{value, start, never})
 	}
 	return func() {
-		if err := do(); err != nil {
+		err := do()
+		if text == "compress" && errors.Is(err, syscall.EIO) {
+			return // some clusters had a place already
+		}
+		if err != nil {
 			h.t.Errorf("%s %d+%d: %v", text, offset, bytes, err)
 		}
 		got := make([]byte, bytes)

@@ -212,10 +212,35 @@ func (p *player) step(s step) error {
 	if s.kind == stepRead {
 		return p.read(s.offset, s.bytes)
 	}
-	if err := p.change(s); err != nil {
+	err := p.change(s)
+	if s.kind == stepCompress && errors.Is(err, syscall.EIO) {
+		return p.partly(s)
+	}
+	if err != nil {
 		return err
 	}
 	return p.changed(s)
+}
+
+// partly notes what a request that was refused in one of its clusters, which
+// had a place already, has changed in those before: all of each, or nothing.
+func (p *player) partly(s step) error {
+	got := make([]byte, s.bytes)
+	if err := p.blk.Preadv(aio.Outside, s.offset, block.Vec{got}); err != nil {
+		return err
+	}
+	for at := int64(0); at < s.bytes; at += s.cluster {
+		end := min(at+s.cluster, s.bytes)
+		area := p.want[s.offset+at : s.offset+end]
+		if bytes.Equal(got[at:end], area) {
+			continue
+		}
+		if err := differ("read", s.offset+at, got[at:end], s.data()[at:end]); err != nil {
+			return err
+		}
+		copy(area, got[at:end])
+	}
+	return nil
 }
 
 func (p *player) read(offset, bytes int64) error {

@@ -75,9 +75,7 @@ func TestConvertedImages(t *testing.T) {
 				}
 				if !strings.Contains(options, "data_file") && !strings.Contains(options, "2M") {
 					again := texture(2, 1<<20)
-					if err := in(n, func(co *aio.Co) error {
-						return n.CoPwritev(co, 2<<20, block.Vec{again}, block.ReqCompressed)
-					}); err != nil {
+					if err := in(n, func(co *aio.Co) error { return packAnew(co, n, 2<<20, again) }); err != nil {
 						t.Fatal(err)
 					}
 					copy(want[2<<20:], again)
@@ -89,6 +87,14 @@ func TestConvertedImages(t *testing.T) {
 			})
 		}
 	}
+}
+
+// packAnew writes packed clusters where others may have been.
+func packAnew(co *aio.Co, n *block.Node, offset int64, data []byte) error {
+	if err := n.CoPwriteZeroes(co, offset, int64(len(data)), block.ReqMayUnmap); err != nil {
+		return err
+	}
+	return n.CoPwritev(co, offset, block.Vec{data}, block.ReqCompressed)
 }
 
 // What internal snapshots hold stays as it was.
@@ -262,9 +268,7 @@ func TestTakeSnapshots(t *testing.T) {
 					return // what is packed into one cluster is counted too often
 				}
 				packed := texture(rng.Uint64(), 1<<16)
-				if err := in(n, func(co *aio.Co) error {
-					return n.CoPwritev(co, 1<<18, block.Vec{packed}, block.ReqCompressed)
-				}); err != nil {
+				if err := in(n, func(co *aio.Co) error { return packAnew(co, n, 1<<18, packed) }); err != nil {
 					t.Fatal(err)
 				}
 				copy(want[1<<18:], packed)
