@@ -218,15 +218,17 @@ func imageLength(co *aio.Co, n *block.Node) (longest int64, err error) {
 }
 
 // step copies what is to be copied at offset. It returns how far that reached,
-// how much of it was copied, and what has failed if something did.
+// how much of it was copied, and what has failed if something did. Where there is
+// nothing to copy it reaches far.
 func (k *commit) step(co *aio.Co, buf []byte, offset, bytes int64) (count, copied int64, op Operation, err error) {
-	depth, count, err := k.p.Top.CoIsAllocatedAbove(co, k.p.Base, false, offset, min(bytes, copyChunk))
+	depth, count, err := k.p.Top.CoIsAllocatedAbove(co, k.p.Base, false, offset, bytes)
 	if count == 0 {
 		count = bytes // the images have ended
 	}
 	if err != nil || depth == 0 {
 		return count, 0, Read, err
 	}
+	count = min(count, copyChunk)
 	data := block.Vec{buf[:count]}
 	if err := k.from.CoPreadv(co, offset, data, 0); err != nil {
 		return 0, 0, Read, err

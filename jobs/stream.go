@@ -188,10 +188,11 @@ func (k *stream) Run(co *aio.Co, j *Job) error {
 }
 
 // step copies what is to be copied at offset. It returns how far that reached
-// and how much of it was copied; what failed counts as done.
+// and how much of it was copied; what failed counts as done. Where there is
+// nothing to copy it reaches far.
 func (k *stream) step(co *aio.Co, offset, bytes int64) (count, copied int64, err error) {
 	chunk := min(bytes, copyChunk)
-	allocated, count, err := k.image.CoIsAllocated(co, offset, chunk)
+	allocated, count, err := k.image.CoIsAllocated(co, offset, bytes)
 	if err != nil {
 		return chunk, 0, err
 	}
@@ -206,10 +207,10 @@ func (k *stream) step(co *aio.Co, offset, bytes int64) (count, copied int64, err
 		if count, err = k.tail(co, offset, bytes); err != nil || count == 0 {
 			return bytes, 0, err
 		}
-		count = min(count, chunk)
 	case depth == 0:
 		return count, 0, nil
 	}
+	count = min(count, chunk)
 	return count, count, k.backend.CoPrefetch(co, offset, count)
 }
 
