@@ -118,7 +118,10 @@ func (c *Context) RunBetween(steps sync.Locker) { c.between = steps }
 // before it replies (observed: jobs/backup-target-error).
 func (l *Lock) Release() {
 	l.mustHold()
-	l.ctx.runRound(l)
+	if l.ctx.pendingRound() {
+		l.ctx.runRound(l)
+		l.ctx.Kick() // somebody may poll for what came of it
+	}
 	l.held = false
 	l.ctx.lock.Unlock()
 }
@@ -307,6 +310,8 @@ func (c *Context) runLater(l *Lock) {
 		fn(l)
 	}
 }
+
+func (c *Context) pendingRound() bool { return len(c.soon)+len(c.round)+len(c.ends)+len(c.again) > 0 }
 
 // runRound is runSoon and runAgain without what comes meanwhile.
 func (c *Context) runRound(l *Lock) {
