@@ -3,7 +3,6 @@ package block
 import (
 	"errors"
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,7 +29,7 @@ type BlockCopy struct {
 	opts       BlockCopyOptions
 
 	mu    sync.Mutex
-	tasks []*CopyTask
+	tasks Areas
 	busy  int64 // bytes of all tasks
 
 	// careful: a long task has failed, which shorter ones are to tell more of.
@@ -102,8 +101,7 @@ func NewBlockCopy(l *aio.Lock, n *Node, source, target *Child, only *DirtyBitmap
 		return nil, err
 	}
 	bits.SetEnabled(false)
-	c := &BlockCopy{source: source, target: target, cluster: cluster, bits: bits}
-	bits.Use(func(b *hbitmap.Bitmap) { c.length = b.Size() })
+	c := &BlockCopy{source: source, target: target, cluster: cluster, length: bits.Size(), bits: bits}
 	if only == nil {
 		c.bits.Use(func(b *hbitmap.Bitmap) { b.Set(0, c.length) })
 	} else if _, err := bits.Merge(only); err != nil {
@@ -178,14 +176,9 @@ func (c *BlockCopy) chunk() int64 {
 
 // CopyTask is the copying of one area.
 type CopyTask struct {
-	Offset, Bytes int64 // whole clusters
-	zero          bool
-	long          bool          // more than is copied by one request
-	done          chan struct{} // made when somebody waits
-}
-
-func (t *CopyTask) overlaps(offset, bytes int64) bool {
-	return t.Offset < offset+bytes && offset < t.Offset+t.Bytes
+	Area // whole clusters
+	zero bool
+	long bool // more than is copied by one request
 }
 
 // Next begins with the first area to be copied from offset on, at most bytes
@@ -228,7 +221,7 @@ func (c *BlockCopy) take(offset, bytes int64) *CopyTask {
 	if !found {
 		return nil
 	}
-	c.tasks = append(c.tasks, t)
+	c.tasks.Add(&t.Area)
 	c.busy += t.Bytes
 	return t
 }
@@ -282,14 +275,7 @@ func (c *BlockCopy) shrink(t *CopyTask, bytes int64) {
 	c.bits.Use(func(b *hbitmap.Bitmap) { b.Set(t.Offset+bytes, t.Bytes-bytes) })
 	c.busy -= t.Bytes - bytes
 	t.Bytes = bytes
-	t.wake()
-}
-
-func (t *CopyTask) wake() {
-	if t.done != nil {
-		close(t.done)
-		t.done = nil
-	}
+	t.Wake()
 }
 
 // end is the end of a task. If it failed its area is to be copied still.
@@ -300,9 +286,8 @@ func (c *BlockCopy) end(t *CopyTask, failed bool) {
 		c.bits.Use(func(b *hbitmap.Bitmap) { b.Set(t.Offset, t.Bytes) })
 	}
 	c.busy -= t.Bytes
-	c.tasks = slices.DeleteFunc(c.tasks, func(other *CopyTask) bool { return other == t })
 	c.announceLocked()
-	t.wake()
+	c.tasks.Remove(&t.Area)
 }
 
 func (c *BlockCopy) announce() {
@@ -320,19 +305,13 @@ func (c *BlockCopy) announceLocked() {
 // Wait waits for a task that overlaps an area, and tells whether there was one.
 func (c *BlockCopy) Wait(co *aio.Co, offset, bytes int64) bool {
 	c.mu.Lock()
-	for _, t := range c.tasks {
-		if t.overlaps(offset, bytes) {
-			if t.done == nil {
-				t.done = make(chan struct{})
-			}
-			done := t.done
-			c.mu.Unlock()
-			co.Yield(func() { <-done })
-			return true
-		}
-	}
+	busy := c.tasks.Conflict(offset, bytes)
 	c.mu.Unlock()
-	return false
+	if busy == nil {
+		return false
+	}
+	co.Yield(func() { <-busy })
+	return true
 }
 
 // Copy returns when an area is copied, by itself or by somebody else. The area

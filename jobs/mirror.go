@@ -123,7 +123,7 @@ type mirror struct {
 
 	mu    sync.Mutex
 	dirty *block.DirtyBitmap
-	areas []*mirrorArea
+	areas block.Areas
 	mode  CopyMode
 	// synced: source and target hold the same, since writes go to both.
 	synced bool

@@ -193,13 +193,13 @@ func (k *mirror) iterate(co *aio.Co, j *Job) (copied int64) {
 	}
 	defer k.unclaim(claim)
 	k.rounds++
-	for claim.bytes > 0 && k.failure() == nil && !j.Cancelled() {
+	for claim.Bytes > 0 && k.failure() == nil && !j.Cancelled() {
 		method, bytes := k.look(co, claim)
-		if bytes > claim.bytes {
+		if bytes > claim.Bytes {
 			// What was written there before it was claimed counts.
-			k.extend(claim, bytes-claim.bytes)
+			k.extend(claim, bytes-claim.Bytes)
 			method, bytes = k.look(co, claim)
-			bytes = min(bytes, claim.bytes)
+			bytes = min(bytes, claim.Bytes)
 		}
 		k.awaitRoom(co, j, method, bytes)
 		k.start(co, j, claim, bytes, method)
@@ -207,7 +207,7 @@ func (k *mirror) iterate(co *aio.Co, j *Job) (copied int64) {
 			copied += bytes
 		}
 	}
-	if k.at = claim.offset; k.at >= k.length {
+	if k.at = claim.Offset; k.at >= k.length {
 		k.at = 0
 	}
 	return copied
@@ -216,8 +216,8 @@ func (k *mirror) iterate(co *aio.Co, j *Job) (copied int64) {
 // look finds out how to copy the beginning of a claimed area, which nobody writes
 // to meanwhile, unless it becomes dirty. Zeroes may go on behind its end; what is
 // of two kinds within a unit is data.
-func (k *mirror) look(co *aio.Co, claim *mirrorArea) (copyMethod, int64) {
-	offset, bytes := claim.offset, claim.bytes
+func (k *mirror) look(co *aio.Co, claim *block.Area) (copyMethod, int64) {
+	offset, bytes := claim.Offset, claim.Bytes
 	if k.rounds > 1 && k.job.Speed() == 0 {
 		bytes = max(bytes, min(maxZero, k.length-offset))
 	}
@@ -227,15 +227,15 @@ func (k *mirror) look(co *aio.Co, claim *mirrorArea) (copyMethod, int64) {
 		count = count / k.unit * k.unit
 	}
 	if err != nil || count == 0 {
-		return copyData, min(k.unit, claim.bytes)
+		return copyData, min(k.unit, claim.Bytes)
 	}
 	switch {
 	case st.Flags&block.StatusData != 0 && st.Flags&block.StatusZero == 0:
-		return copyData, min(count, k.maxCopy, claim.bytes)
+		return copyData, min(count, k.maxCopy, claim.Bytes)
 	case st.Flags&block.StatusZero != 0:
 		return copyZeroes, count
 	}
-	return copyDiscard, min(count, claim.bytes)
+	return copyDiscard, min(count, claim.Bytes)
 }
 
 // awaitRoom waits until one more request may be under way.

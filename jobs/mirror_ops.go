@@ -1,79 +1,48 @@
 package jobs
 
 import (
-	"slices"
-
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/block/hbitmap"
 )
 
-// mirrorArea is an area of the disk at which somebody is: the job, or a write
-// that goes to source and target. Of two that overlap the later one waits.
-type mirrorArea struct {
-	offset, bytes int64
-	done          chan struct{} // made when somebody waits
-}
-
-// enter begins with an area, once nobody else is at a part of it.
-func (k *mirror) enter(co *aio.Co, offset, bytes int64) *mirrorArea {
+// enter begins with an area, once nobody else is at a part of it: the job, or a
+// write that goes to source and target.
+func (k *mirror) enter(co *aio.Co, offset, bytes int64) *block.Area {
 	for {
 		k.mu.Lock()
-		done := k.conflict(offset, bytes)
-		if done == nil {
+		busy := k.areas.Conflict(offset, bytes)
+		if busy == nil {
 			defer k.mu.Unlock()
 			return k.addArea(offset, bytes)
 		}
 		k.mu.Unlock()
-		co.Yield(func() { <-done })
+		co.Yield(func() { <-busy })
 	}
 }
 
 // addArea is called with mu held.
-func (k *mirror) addArea(offset, bytes int64) *mirrorArea {
-	area := &mirrorArea{offset: offset, bytes: bytes}
-	k.areas = append(k.areas, area)
+func (k *mirror) addArea(offset, bytes int64) *block.Area {
+	area := &block.Area{Offset: offset, Bytes: bytes}
+	k.areas.Add(area)
 	return area
 }
 
-// conflict is closed when something has changed about somebody who is at a part
-// of an area; nil: nobody is. It is called with mu held.
-func (k *mirror) conflict(offset, bytes int64) chan struct{} {
-	for _, a := range k.areas {
-		if a.offset < offset+bytes && offset < a.offset+a.bytes {
-			if a.done == nil {
-				a.done = make(chan struct{})
-			}
-			return a.done
-		}
-	}
-	return nil
-}
-
 // exit is the end of an area.
-func (k *mirror) exit(area *mirrorArea) {
+func (k *mirror) exit(area *block.Area) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.areas = slices.DeleteFunc(k.areas, func(other *mirrorArea) bool { return other == area })
-	area.wake()
-}
-
-// wake lets those who wait for an area look again.
-func (a *mirrorArea) wake() {
-	if a.done != nil {
-		close(a.done)
-		a.done = nil
-	}
+	k.areas.Remove(area)
 }
 
 // split makes the beginning of an area one of its own.
-func (k *mirror) split(area *mirrorArea, bytes int64) *mirrorArea {
+func (k *mirror) split(area *block.Area, bytes int64) *block.Area {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	first := k.addArea(area.offset, bytes)
-	area.offset += bytes
-	area.bytes -= bytes
-	area.wake()
+	first := k.addArea(area.Offset, bytes)
+	area.Offset += bytes
+	area.Bytes -= bytes
+	area.Wake()
 	return first
 }
 
@@ -88,14 +57,14 @@ const (
 
 // mirrorOp is a request of the job.
 type mirrorOp struct {
-	area   *mirrorArea
+	area   *block.Area
 	method copyMethod
 	failed bool
 }
 
 // start begins to copy the beginning of a claimed area, and returns when the
 // request has ended or waits for something.
-func (k *mirror) start(co *aio.Co, j *Job, claim *mirrorArea, bytes int64, method copyMethod) {
+func (k *mirror) start(co *aio.Co, j *Job, claim *block.Area, bytes int64, method copyMethod) {
 	j.takeTurn(co)
 	op := &mirrorOp{area: k.split(claim, bytes), method: method, failed: true}
 	k.inFlight++
@@ -135,7 +104,7 @@ func (k *mirror) perform(co *aio.Co, op *mirrorOp) {
 
 // copyArea returns what went wrong, if something did, and where.
 func (k *mirror) copyArea(co *aio.Co, op *mirrorOp) (Operation, error) {
-	offset, bytes := op.area.offset, op.area.bytes
+	offset, bytes := op.area.Offset, op.area.Bytes
 	switch op.method {
 	case copyZeroes:
 		return Write, k.zero(co, offset, bytes)
@@ -205,7 +174,7 @@ func (k *mirror) failure() error {
 // claim takes the next area, at most limit bytes, out of what is to be copied,
 // when nobody is at its beginning; nil: there is none any more. Who claims it
 // must copy it, or give it back.
-func (k *mirror) claim(co *aio.Co, limit int64) *mirrorArea {
+func (k *mirror) claim(co *aio.Co, limit int64) *block.Area {
 	for {
 		area, busy := k.tryClaim(limit)
 		if busy == nil {
@@ -215,7 +184,7 @@ func (k *mirror) claim(co *aio.Co, limit int64) *mirrorArea {
 	}
 }
 
-func (k *mirror) tryClaim(limit int64) (area *mirrorArea, busy chan struct{}) {
+func (k *mirror) tryClaim(limit int64) (area *block.Area, busy <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.dirty.Use(func(b *hbitmap.Bitmap) {
@@ -227,7 +196,7 @@ func (k *mirror) tryClaim(limit int64) (area *mirrorArea, busy chan struct{}) {
 			return // a write has taken it over
 		}
 		offset = offset / k.unit * k.unit
-		if busy = k.conflict(offset, k.unit); busy == nil {
+		if busy = k.areas.Conflict(offset, k.unit); busy == nil {
 			area = k.addArea(offset, 0)
 			k.claimMore(b, area, limit)
 		}
@@ -237,8 +206,8 @@ func (k *mirror) tryClaim(limit int64) (area *mirrorArea, busy chan struct{}) {
 
 // claimMore makes a claim longer by what is dirty behind it, at most limit
 // bytes, up to where somebody is. It is called with mu held.
-func (k *mirror) claimMore(b *hbitmap.Bitmap, area *mirrorArea, limit int64) {
-	offset := area.offset + area.bytes
+func (k *mirror) claimMore(b *hbitmap.Bitmap, area *block.Area, limit int64) {
+	offset := area.Offset + area.Bytes
 	limit = min(limit, k.length-offset)
 	end := b.NextZero(offset, limit)
 	if end < 0 {
@@ -246,30 +215,30 @@ func (k *mirror) claimMore(b *hbitmap.Bitmap, area *mirrorArea, limit int64) {
 	}
 	// A unit is dirty if a part of it is.
 	end = min((max(end, offset+1)+k.unit-1)/k.unit*k.unit, k.length)
-	for _, a := range k.areas {
-		if a != area && a.offset < end && offset < a.offset+a.bytes {
-			end = max(a.offset/k.unit*k.unit, offset)
+	for a := range k.areas.All() {
+		if a != area && a.Overlaps(offset, end-offset) {
+			end = max(a.Offset/k.unit*k.unit, offset)
 		}
 	}
 	b.Reset(offset, end-offset)
-	area.bytes += end - offset
+	area.Bytes += end - offset
 }
 
 // extend makes a claim longer if what follows is to be copied.
-func (k *mirror) extend(area *mirrorArea, limit int64) {
+func (k *mirror) extend(area *block.Area, limit int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.dirty.Use(func(b *hbitmap.Bitmap) {
-		if limit > 0 && b.Get(area.offset+area.bytes) {
+		if limit > 0 && b.Get(area.Offset+area.Bytes) {
 			k.claimMore(b, area, limit)
 		}
 	})
 }
 
 // unclaim gives back what is left of a claim.
-func (k *mirror) unclaim(area *mirrorArea) {
-	if area.bytes > 0 {
-		k.markDirty(area.offset, area.bytes)
+func (k *mirror) unclaim(area *block.Area) {
+	if area.Bytes > 0 {
+		k.markDirty(area.Offset, area.Bytes)
 	}
 	k.exit(area)
 }

@@ -38,7 +38,6 @@
 package copybeforewrite
 
 import (
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -84,13 +83,8 @@ type filter struct {
 
 	mu     sync.Mutex
 	broken bool // the data as it was is lost
-	reads  []*frozenRead
-}
-
-// frozenRead is somebody who reads from the disk what was there.
-type frozenRead struct {
-	offset, bytes int64
-	done          chan struct{}
+	// reads are where somebody reads from the disk what was there.
+	reads block.Areas
 }
 
 func open(a *block.OpenArgs) (block.Instance, error) {
@@ -285,19 +279,13 @@ func (f *filter) copyInTime(co *aio.Co, offset, bytes int64) error {
 
 func (f *filter) waitForReads(co *aio.Co, offset, bytes int64) {
 	for {
-		var done chan struct{}
 		f.mu.Lock()
-		for _, r := range f.reads {
-			if r.offset < offset+bytes && offset < r.offset+r.bytes {
-				done = r.done
-				break
-			}
-		}
+		busy := f.reads.Conflict(offset, bytes)
 		f.mu.Unlock()
-		if done == nil {
+		if busy == nil {
 			return
 		}
-		co.Yield(func() { <-done })
+		co.Yield(func() { <-busy })
 	}
 }
 
@@ -316,16 +304,15 @@ func (f *filter) begin(offset, bytes int64) (from *block.Child, count int64, end
 	if saved {
 		return f.target, count, func() {}, nil
 	}
-	r := &frozenRead{offset, count, make(chan struct{})}
-	f.reads = append(f.reads, r)
+	r := &block.Area{Offset: offset, Bytes: count}
+	f.reads.Add(r)
 	return f.file, count, func() { f.endRead(r) }, nil
 }
 
-func (f *filter) endRead(r *frozenRead) {
+func (f *filter) endRead(r *block.Area) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.reads = slices.DeleteFunc(f.reads, func(other *frozenRead) bool { return other == r })
-	close(r.done)
+	f.reads.Remove(r)
 }
 
 // CoPreadvSnapshot reads the data as it was.
