@@ -95,6 +95,12 @@ func (g *Graph) create(l *aio.Lock, d *Driver, o *Options) error {
 	return err
 }
 
+// setCache makes a node's caching that of one with the given flags.
+func (o *Options) setCache(flags Flags) {
+	o.Set(optCacheDirect, BoolOpt(flags&FlagNoCache != 0))
+	o.Set(optCacheNoFlush, BoolOpt(flags&FlagNoFlush != 0))
+}
+
 // Overlay is an image that is to be opened over a node.
 type Overlay struct {
 	Filename, Format string
@@ -110,16 +116,8 @@ func (g *Graph) OpenOverlay(l *aio.Lock, below *Node, o Overlay) (*Node, error) 
 	if o.NodeName != nil {
 		options.Set(optNodeName, StringOpt(*o.NodeName))
 	}
-	for _, f := range []struct {
-		key string
-		on  bool
-	}{
-		{optCacheDirect, below.flags&FlagNoCache != 0},
-		{optCacheNoFlush, below.flags&FlagNoFlush != 0},
-		{optReadOnly, below.ReadOnly()},
-	} {
-		options.Set(f.key, BoolOpt(f.on))
-	}
+	options.setCache(below.flags)
+	options.Set(optReadOnly, BoolOpt(below.ReadOnly()))
 	if o.Filename == "" {
 		// No name is no file at all, other than a name that is empty.
 		options.Set("file.driver", StringOpt("file"))

@@ -41,6 +41,29 @@ func (i *Instance) registerBlockJobs(t *schema.Table) {
 	t.Emits(&schema.BlockJobPendingEvent{})
 }
 
+// jobParams are the parameters that all commands for block jobs have.
+func jobParams(id *string, autoFinalize, autoDismiss *bool) jobs.Params {
+	return jobs.Params{
+		ID:             deref(id),
+		ManualFinalize: autoFinalize != nil && !*autoFinalize,
+		ManualDismiss:  autoDismiss != nil && !*autoDismiss,
+	}
+}
+
+func errorPolicy(e *schema.BlockdevOnError) jobs.ErrorPolicy {
+	switch deref(e) {
+	case schema.BlockdevOnErrorIgnore:
+		return jobs.PolicyIgnore
+	case schema.BlockdevOnErrorEnospc:
+		return jobs.PolicyENOSPC
+	case schema.BlockdevOnErrorStop:
+		return jobs.PolicyStop
+	case schema.BlockdevOnErrorAuto:
+		return jobs.PolicyAuto
+	}
+	return jobs.PolicyReport
+}
+
 // withBlockJob finds a block job; other jobs do not exist for these commands.
 func (i *Instance) withBlockJob(l *aio.Lock, id string, do func(*jobs.BlockJob) error) error {
 	j := i.jobs.Find(l, id)

@@ -42,13 +42,9 @@ func (a backupAction) prepare(l *aio.Lock, t *transaction) error {
 // backup makes the job, which starts when the transaction is committed. The
 // source is drained.
 func (t *transaction) backup(l *aio.Lock, a *schema.BlockdevBackup, source, target *block.Node) error {
+	id := t.backupID(a, source)
 	p := jobs.BackupParams{
-		Params: jobs.Params{
-			ID:             t.backupID(a, source),
-			Transaction:    t.jobs,
-			ManualFinalize: a.AutoFinalize != nil && !*a.AutoFinalize,
-			ManualDismiss:  a.AutoDismiss != nil && !*a.AutoDismiss,
-		},
+		Params:        jobParams(&id, a.AutoFinalize, a.AutoDismiss),
 		Graph:         t.graph,
 		Source:        source,
 		Target:        target,
@@ -56,11 +52,12 @@ func (t *transaction) backup(l *aio.Lock, a *schema.BlockdevBackup, source, targ
 		Sync:          jobs.BackupSync(a.Sync),
 		Compress:      deref(a.Compress),
 		DiscardSource: deref(a.DiscardSource),
-		SourceErrors:  jobs.ErrorPolicy(deref(a.OnSourceError)),
-		TargetErrors:  jobs.ErrorPolicy(deref(a.OnTargetError)),
+		SourceErrors:  errorPolicy(a.OnSourceError),
+		TargetErrors:  errorPolicy(a.OnTargetError),
 		FilterName:    a.FilterNodeName,
 		MaxWorkers:    defaultBackupWorkers,
 	}
+	p.Transaction = t.jobs
 	if perf := a.XPerf; perf != nil {
 		if perf.MaxWorkers != nil {
 			p.MaxWorkers = *perf.MaxWorkers
@@ -138,7 +135,7 @@ func (a driveBackupAction) prepare(l *aio.Lock, t *transaction) error {
 		return qerr.New("Device has no medium")
 	}
 	common := a.common()
-	im := block.BackupImage{Filename: a.Target, Format: deref(a.Format)}
+	im := block.CopyImage{Filename: a.Target, Format: deref(a.Format)}
 	im.Existing = a.Mode != nil && *a.Mode == schema.NewImageModeExisting
 	switch common.Sync {
 	case schema.MirrorSyncModeTop:
@@ -146,9 +143,9 @@ func (a driveBackupAction) prepare(l *aio.Lock, t *transaction) error {
 			common.Sync = schema.MirrorSyncModeFull
 		}
 	case schema.MirrorSyncModeNone:
-		im.Backing, im.Attach = source, true
+		im.Backing = source
 	}
-	target, err := t.graph.OpenBackup(l, source, im)
+	target, err := t.graph.OpenBackup(l, source, im, common.Sync == schema.MirrorSyncModeNone)
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func (i *Instance) driveMirror(l *aio.Lock, a *schema.DriveMirror) error {
 	if a.Replaces != nil && a.NodeName == nil {
 		return qerr.New("a node-name must be provided when replacing a named node of the graph")
 	}
-	im := block.MirrorImage{Filename: a.Target, Format: deref(a.Format), NodeName: a.NodeName}
+	im := block.CopyImage{Filename: a.Target, Format: deref(a.Format)}
 	im.Existing = a.Mode != nil && *a.Mode == schema.NewImageModeExisting
 	switch a.Sync {
 	case schema.MirrorSyncModeFull:
@@ -57,7 +57,7 @@ func (i *Instance) driveMirror(l *aio.Lock, a *schema.DriveMirror) error {
 	default:
 		im.Backing = n.BackingOf()
 	}
-	target, err := i.graph.OpenMirror(l, n, im)
+	target, err := i.graph.OpenMirror(l, n, im, a.NodeName)
 	if err != nil {
 		return err
 	}

@@ -14,29 +14,6 @@ func (i *Instance) registerBlockJobStream(t *schema.Table) {
 	t.BlockCommit(actionWith(i, i.blockCommit))
 }
 
-// jobParams are the parameters that all commands for block jobs have.
-func jobParams(id *string, autoFinalize, autoDismiss *bool) jobs.Params {
-	return jobs.Params{
-		ID:             deref(id),
-		ManualFinalize: autoFinalize != nil && !*autoFinalize,
-		ManualDismiss:  autoDismiss != nil && !*autoDismiss,
-	}
-}
-
-func errorPolicy(e *schema.BlockdevOnError) jobs.ErrorPolicy {
-	switch deref(e) {
-	case schema.BlockdevOnErrorIgnore:
-		return jobs.PolicyIgnore
-	case schema.BlockdevOnErrorEnospc:
-		return jobs.PolicyENOSPC
-	case schema.BlockdevOnErrorStop:
-		return jobs.PolicyStop
-	case schema.BlockdevOnErrorAuto:
-		return jobs.PolicyAuto
-	}
-	return jobs.PolicyReport
-}
-
 func (i *Instance) blockStream(l *aio.Lock, a *schema.BlockStreamArguments) error {
 	switch {
 	case a.Base != nil && a.BaseNode != nil:
