@@ -25,7 +25,7 @@ func (b *DirtyBitmap) BeginUndo(l *aio.Lock) (*BitmapUndo, error) {
 		}
 		u.since = since
 	}
-	b.Use(func(bits *hbitmap.Bitmap) { u.bits = bits.Clone() })
+	u.bits = b.clone()
 	return u, nil
 }
 

@@ -174,13 +174,25 @@ func (b *DirtyBitmap) Merge(other *DirtyBitmap) (old *hbitmap.Bitmap, err error)
 	if to, from := b.bits.Size(), other.bits.Size(); to != from {
 		return nil, qerr.New("Bitmaps are of different sizes (destination size is %d, source size is %d) and can't be merged", to, from)
 	}
-	var from *hbitmap.Bitmap
-	other.Use(func(bits *hbitmap.Bitmap) { from = bits.Clone() })
+	from := other.clone()
 	b.Use(func(bits *hbitmap.Bitmap) {
 		old = bits.Clone()
 		bits.Merge(from)
 	})
 	return old, nil
+}
+
+// Add makes dirty what is dirty in another bitmap of the same size, whatever
+// state the two are in. No two bitmaps are locked at once.
+func (b *DirtyBitmap) Add(other *DirtyBitmap) {
+	from := other.clone()
+	b.Use(func(bits *hbitmap.Bitmap) { bits.Merge(from) })
+}
+
+// clone is a copy of the bits as they are now.
+func (b *DirtyBitmap) clone() (bits *hbitmap.Bitmap) {
+	b.Use(func(now *hbitmap.Bitmap) { bits = now.Clone() })
+	return bits
 }
 
 // DirtyBitmaps lists the node's bitmaps, the newest first. The list must not

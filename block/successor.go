@@ -1,9 +1,6 @@
 package block
 
-import (
-	"github.com/qmpblock/qmpblock/block/aio"
-	"github.com/qmpblock/qmpblock/block/hbitmap"
-)
+import "github.com/qmpblock/qmpblock/block/aio"
 
 // CreateSuccessor lets another bitmap record in place of this one, whose bits
 // stay as they are while a job uses them. It makes the bitmap busy until
@@ -44,8 +41,6 @@ func (b *DirtyBitmap) Reclaim() {
 	b.disabled, b.successor = !enabled, nil
 	b.mu.Unlock()
 	s.Release()
-	var recorded *hbitmap.Bitmap
-	s.Use(func(bits *hbitmap.Bitmap) { recorded = bits.Clone() })
-	b.Use(func(bits *hbitmap.Bitmap) { bits.Merge(recorded) })
+	b.Add(s)
 	b.busy = false
 }

@@ -412,9 +412,7 @@ func (k *backup) settleBitmap(success bool) {
 	}
 	b := k.p.Bitmap.Abdicate()
 	if !success {
-		var left *hbitmap.Bitmap
-		k.copy.Bitmap().Use(func(bits *hbitmap.Bitmap) { left = bits.Clone() })
-		b.Use(func(bits *hbitmap.Bitmap) { bits.Merge(left) })
+		b.Add(k.copy.Bitmap())
 	}
 }
 

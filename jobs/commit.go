@@ -28,14 +28,13 @@ type CommitParams struct {
 // over top keeps everybody above from minding that base changes. In the end
 // the images are taken out of the chain.
 type commit struct {
-	p      CommitParams
-	job    *BlockJob
-	filter *block.Node
-	frozen bool
-	from   *block.Backend // top
-	to     *block.Backend // base
-	// wasReadOnly: base could not be written to.
-	wasReadOnly bool
+	p        CommitParams
+	job      *BlockJob
+	filter   *block.Node
+	frozen   bool
+	from     *block.Backend // top
+	to       *block.Backend // base
+	writable writable       // base
 }
 
 // CreateCommit makes a commit job. One that is active must be completed.
@@ -76,11 +75,8 @@ func (s *Set) createActive(l *aio.Lock, p CommitParams) (*BlockJob, error) {
 // create puts the filter over top and takes what the job works on. What it has
 // done when it fails is undone by Clean.
 func (k *commit) create(l *aio.Lock) (err error) {
-	if k.p.Base.ReadOnly() {
-		if err := k.p.Base.SetReadOnly(l, false); err != nil {
-			return err
-		}
-		k.wasReadOnly = true
+	if err := k.writable.make(l, k.p.Base); err != nil {
+		return err
 	}
 	k.filter, err = k.p.Graph.OpenInternal(l, block.Internal{Driver: commitTop, Name: k.p.FilterName})
 	if err != nil {
@@ -264,13 +260,11 @@ func (k *commit) replace(l *aio.Lock) error {
 
 // rename makes an image say that base is its backing file.
 func (k *commit) rename(l *aio.Lock, n *block.Node) error {
-	if n.ReadOnly() {
-		if err := n.SetReadOnly(l, false); err != nil {
-			return err
-		}
-		// It was so before.
-		defer func() { _ = n.SetReadOnly(l, true) }()
+	var w writable
+	if err := w.make(l, n); err != nil {
+		return err
 	}
+	defer w.restore(l)
 	return changeBacking(l, n, k.p.Base.SkipFilters(), k.p.BackingFile, k.p.MaskProtocol)
 }
 
@@ -308,11 +302,7 @@ func (k *commit) Clean(l *aio.Lock, j *Job) {
 		_ = k.p.Graph.DropFilter(l, filter)
 		k.p.Graph.Unref(l, filter)
 	}
-	if k.wasReadOnly {
-		k.wasReadOnly = false
-		// It was so before.
-		_ = k.p.Base.SetReadOnly(l, true)
-	}
+	k.writable.restore(l)
 }
 
 // commitTop is the driver of the filter over top. It needs nothing of the

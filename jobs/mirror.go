@@ -95,8 +95,8 @@ type mirror struct {
 	target *block.Backend
 	// chained: the target is behind the source. The images between are frozen.
 	chained, frozen bool
-	wasReadOnly     bool // the target
-	plain           bool // the target is a file and nothing else
+	writable        writable // the target
+	plain           bool     // the target is a file and nothing else
 	// unit is the least that is copied at once, bufSize the most under way,
 	// maxCopy the longest request with data, length the disk's; in bytes.
 	unit, bufSize, maxCopy, length int64
@@ -164,11 +164,10 @@ func (s *Set) CreateMirror(l *aio.Lock, p MirrorParams) (*BlockJob, error) {
 // create puts the filter over the source and makes the job. What it has done
 // when it fails is undone by Clean.
 func (k *mirror) create(l *aio.Lock, s *Set) (err error) {
-	if k.p.Commit && k.p.Target.ReadOnly() {
-		if err := k.p.Target.SetReadOnly(l, false); err != nil {
+	if k.p.Commit {
+		if err := k.writable.make(l, k.p.Target); err != nil {
 			return err
 		}
-		k.wasReadOnly = true
 	}
 	if err := k.insertFilter(l); err != nil {
 		return err

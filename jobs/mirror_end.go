@@ -25,10 +25,7 @@ func (k *mirror) abandon(l *aio.Lock) {
 	}
 	// Nothing takes another one's place, so nothing can fail.
 	_ = k.leave(l, false)
-	if k.wasReadOnly {
-		// It was so before.
-		_ = k.p.Target.SetReadOnly(l, true)
-	}
+	k.writable.restore(l)
 }
 
 // leave gives up all that the job holds, and takes the filter away. With pivot

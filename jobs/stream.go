@@ -41,7 +41,7 @@ type stream struct {
 	image, bottom, aboveBase *block.Node
 	filter                   *block.Node
 	backend                  *block.Backend
-	wasReadOnly              bool
+	writable                 writable // the image
 }
 
 // check refuses what cannot be streamed.
@@ -90,11 +90,8 @@ func (s *Set) CreateStream(l *aio.Lock, p StreamParams) (*BlockJob, error) {
 // create puts the filter over the image and makes the job. What it has done
 // when it fails is undone by Clean.
 func (k *stream) create(l *aio.Lock, s *Set) (err error) {
-	if k.p.Node.ReadOnly() {
-		if err := k.p.Node.SetReadOnly(l, false); err != nil {
-			return err
-		}
-		k.wasReadOnly = true
+	if err := k.writable.make(l, k.p.Node); err != nil {
+		return err
 	}
 	if k.filter, err = k.p.Graph.InsertFilter(l, k.filterOptions(), k.p.Node); err != nil {
 		return err
@@ -265,11 +262,7 @@ func changeBacking(l *aio.Lock, image, base *block.Node, name *string, maskProto
 // Clean takes the filter away.
 func (k *stream) Clean(l *aio.Lock, _ *Job) {
 	k.dropFilter(l)
-	if k.wasReadOnly {
-		k.wasReadOnly = false
-		// It was so before.
-		_ = k.p.Node.SetReadOnly(l, true)
-	}
+	k.writable.restore(l)
 }
 
 func (k *stream) dropFilter(l *aio.Lock) {
