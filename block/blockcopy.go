@@ -381,12 +381,12 @@ func (c *BlockCopy) transfer(co *aio.Co, offset, bytes int64, zero bool) error {
 		err := c.target.CoPwriteZeroes(co, offset, bytes, c.writeFlags&^ReqCompressed)
 		return copyError(err, false)
 	}
-	buf := getBuffer(bytes)
-	defer putBuffer(buf)
-	if err := c.source.CoPreadv(co, offset, Vec{buf.b}, 0); err != nil {
+	buf := GetBuffer(bytes)
+	defer buf.Free()
+	if err := c.source.CoPreadv(co, offset, Vec{buf.B}, 0); err != nil {
 		return copyError(err, true)
 	}
-	return copyError(c.target.CoPwritev(co, offset, Vec{buf.b}, c.writeFlags), false)
+	return copyError(c.target.CoPwritev(co, offset, Vec{buf.B}, c.writeFlags), false)
 }
 
 func copyError(err error, read bool) error {

@@ -6,36 +6,37 @@ import (
 	"unsafe"
 )
 
-// buffer is bounce memory, aligned for direct I/O.
-type buffer struct {
-	b     []byte
+// Buffer is memory B for the data of one request, aligned for direct I/O. It is
+// used again once it is free.
+type Buffer struct {
+	B     []byte
 	class int
 }
 
 // bufferPools hold free buffers by size class, powers of two from 512 bytes to
-// 1 MiB. They are caches without content of their own.
-var bufferPools [12]sync.Pool
+// 64 MiB. They are caches without content of their own.
+var bufferPools [18]sync.Pool
 
 const minBufferShift = 9
 
-// getBuffer returns aligned memory of the given size, in bytes, with whatever
-// content.
-func getBuffer(size int64) *buffer {
+// GetBuffer returns a buffer of the given size, in bytes, with whatever content.
+func GetBuffer(size int64) *Buffer {
 	class := max(bits.Len64(uint64(max(size, 1)-1))-minBufferShift, 0)
 	if class >= len(bufferPools) {
-		return &buffer{b: AlignedMemory(int(size)), class: -1}
+		return &Buffer{B: AlignedMemory(int(size)), class: -1}
 	}
-	if buf, ok := bufferPools[class].Get().(*buffer); ok {
-		buf.b = buf.b[:size]
+	if buf, ok := bufferPools[class].Get().(*Buffer); ok {
+		buf.B = buf.B[:size]
 		return buf
 	}
-	return &buffer{b: AlignedMemory(1 << (class + minBufferShift))[:size], class: class}
+	return &Buffer{B: AlignedMemory(1 << (class + minBufferShift))[:size], class: class}
 }
 
-func putBuffer(buf *buffer) {
-	if buf.class >= 0 {
-		buf.b = buf.b[:cap(buf.b)]
-		bufferPools[buf.class].Put(buf)
+// Free gives the buffer back, which nobody may use any more.
+func (b *Buffer) Free() {
+	if b.class >= 0 {
+		b.B = b.B[:cap(b.B)]
+		bufferPools[b.class].Put(b)
 	}
 }
 

@@ -111,12 +111,12 @@ func (c *copyOnRead) read(co *aio.Co, start, bytes int64) error {
 		return n.alignedRead(co, from, to-from, part, 0)
 	}
 	first, last := alignDown(from, align), alignUp(to, align)
-	buf := getBuffer(last - first)
-	defer putBuffer(buf)
-	if err := n.alignedRead(co, first, last-first, Vec{buf.b}, 0); err != nil {
+	buf := GetBuffer(last - first)
+	defer buf.Free()
+	if err := n.alignedRead(co, first, last-first, Vec{buf.B}, 0); err != nil {
 		return err
 	}
-	part.CopyFrom(buf.b[from-first:])
+	part.CopyFrom(buf.B[from-first:])
 	return nil
 }
 
@@ -124,9 +124,9 @@ func (c *copyOnRead) read(co *aio.Co, start, bytes int64) error {
 // difference, so it is no write that bitmaps and statistics would count.
 func (c *copyOnRead) copy(co *aio.Co, start, bytes int64) error {
 	n := c.node
-	buf := getBuffer(bytes)
-	defer putBuffer(buf)
-	data := Vec{buf.b}
+	buf := GetBuffer(bytes)
+	defer buf.Free()
+	data := Vec{buf.B}
 	if err := n.alignedRead(co, start, bytes, data, 0); err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (c *copyOnRead) copy(co *aio.Co, start, bytes int64) error {
 	}
 	from, to := max(start, c.offset), min(start+bytes, c.offset+c.bytes)
 	if c.v != nil && from < to {
-		c.v.Slice(from-c.offset, to-from).CopyFrom(buf.b[from-start : to-start])
+		c.v.Slice(from-c.offset, to-from).CopyFrom(buf.B[from-start : to-start])
 	}
 	return nil
 }

@@ -56,12 +56,12 @@ func (n *Node) CoPreadv(co *aio.Co, offset int64, v Vec, flags ReqFlags) error {
 	}
 	align := n.limits.RequestAlignment
 	start, end := alignDown(offset, align), alignUp(offset+bytes, align)
-	buf := getBuffer(end - start)
-	defer putBuffer(buf)
-	if err := n.alignedRead(co, start, end-start, Vec{buf.b}, flags); err != nil {
+	buf := GetBuffer(end - start)
+	defer buf.Free()
+	if err := n.alignedRead(co, start, end-start, Vec{buf.B}, flags); err != nil {
 		return err
 	}
-	v.CopyFrom(buf.b[offset-start:])
+	v.CopyFrom(buf.B[offset-start:])
 	return nil
 }
 
@@ -191,23 +191,23 @@ func (n *Node) readModifyWrite(co *aio.Co, r *tracked, offset, bytes int64, v Ve
 		return err
 	}
 	start, end := alignDown(offset, align), alignUp(offset+bytes, align)
-	head, tail := getBuffer(align), getBuffer(align)
-	defer putBuffer(head)
-	defer putBuffer(tail)
+	head, tail := GetBuffer(align), GetBuffer(align)
+	defer head.Free()
+	defer tail.Free()
 	var out Vec
 	if offset > start {
 		n.debug(DebugPwritevRMWHead)
-		if err := n.alignedRead(co, start, align, Vec{head.b}, 0); err != nil {
+		if err := n.alignedRead(co, start, align, Vec{head.B}, 0); err != nil {
 			return err
 		}
 		n.debug(DebugPwritevRMWAfterHead)
-		out = append(out, head.b[:offset-start])
+		out = append(out, head.B[:offset-start])
 	}
 	out = append(out, v...)
 	if rest := end - offset - bytes; rest > 0 {
-		last := tail.b
+		last := tail.B
 		if offset > start && end-start == align {
-			last = head.b // one block is read once
+			last = head.B // one block is read once
 		} else {
 			n.debug(DebugPwritevRMWTail)
 			if err := n.alignedRead(co, end-align, align, Vec{last}, 0); err != nil {

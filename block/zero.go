@@ -79,11 +79,11 @@ func (n *Node) zeroByHand(co *aio.Co, offset, bytes int64, flags ReqFlags, needF
 	}
 	// Alignment goes first, however large.
 	chunk = max(alignDown(chunk, n.limits.RequestAlignment), n.limits.RequestAlignment)
-	buf := getBuffer(chunk)
-	defer putBuffer(buf)
-	clear(buf.b)
+	buf := GetBuffer(chunk)
+	defer buf.Free()
+	clear(buf.B)
 	return n.split(bytes, chunk, func(at, count int64) error {
-		return w.CoPwritev(co, offset+at, Vec{buf.b[:count]}, own)
+		return w.CoPwritev(co, offset+at, Vec{buf.B[:count]}, own)
 	})
 }
 

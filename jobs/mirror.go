@@ -110,7 +110,6 @@ type mirror struct {
 	at       int64       // where the next one begins
 	rounds   int         // iterations so far
 	failing  bool        // a failure was ignored since the last one
-	buffers  bufferPool
 	// completing: the user wants the target in the source's place, that is in
 	// replaces', which is blocked meanwhile.
 	completing bool

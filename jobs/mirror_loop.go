@@ -20,7 +20,6 @@ func (k *mirror) Run(co *aio.Co, j *Job) error {
 	if err == nil {
 		err = k.failure()
 	}
-	k.buffers.drop()
 	k.drain(co, j)
 	return err
 }
@@ -38,7 +37,6 @@ func (k *mirror) prepareCopy(co *aio.Co) error {
 	case target != k.length && k.p.Base != k.p.Target:
 		return qerr.New("Source and target image have different sizes")
 	}
-	k.buffers.init(k.maxCopy, int(min(k.bufSize/k.maxCopy, mirrorOps)))
 	if k.p.ChangesOnly {
 		return nil
 	}
@@ -263,7 +261,6 @@ func (k *mirror) converge(co *aio.Co, j *Job, ready *bool) (end bool, err error)
 	k.noteSynced()
 	if !k.completing && !j.CancelRequested() {
 		if k.dirty.Count() == 0 {
-			k.buffers.drop()
 			j.Sleep(co, idleTime)
 		}
 		return false, nil

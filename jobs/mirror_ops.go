@@ -111,9 +111,9 @@ func (k *mirror) copyArea(co *aio.Co, op *mirrorOp) (Operation, error) {
 	case copyDiscard:
 		return Write, k.target.Root().CoPdiscard(co, offset, bytes)
 	}
-	buf := k.buffers.get(bytes)
-	defer k.buffers.put(buf)
-	data := block.Vec{buf}
+	buf := block.GetBuffer(bytes)
+	defer buf.Free()
+	data := block.Vec{buf.B}
 	if err := k.filter.Backing().CoPreadv(co, offset, data, 0); err != nil {
 		return Read, err
 	}
@@ -241,42 +241,4 @@ func (k *mirror) unclaim(area *block.Area) {
 		k.markDirty(area.Offset, area.Bytes)
 	}
 	k.exit(area)
-}
-
-// bufferPool keeps memory for data under way.
-type bufferPool struct {
-	free chan []byte
-	size int64
-}
-
-// init says how long buffers are and how many are kept.
-func (p *bufferPool) init(size int64, count int) {
-	p.size, p.free = size, make(chan []byte, count)
-}
-
-func (p *bufferPool) get(n int64) []byte {
-	select {
-	case buf := <-p.free:
-		return buf[:n]
-	default:
-		return block.AlignedMemory(int(p.size))[:n]
-	}
-}
-
-func (p *bufferPool) put(buf []byte) {
-	select {
-	case p.free <- buf[:cap(buf)]:
-	default:
-	}
-}
-
-// drop gives the memory back that nobody uses.
-func (p *bufferPool) drop() {
-	for {
-		select {
-		case <-p.free:
-		default:
-			return
-		}
-	}
 }
