@@ -45,6 +45,14 @@ func (l *Limits) merge(c *Limits) {
 	l.MaxIov = int(minNonZero(int64(l.MaxIov), int64(c.MaxIov)))
 }
 
+// PassFlags lets a filter's changes have the flags that those of the node below
+// may have, where it needs nothing of its own for them: a change is as durable,
+// and zeroes are as cheap, as below.
+func (l *Limits) PassFlags(below *Limits) {
+	l.WriteFlags |= ReqWriteUnchanged | below.WriteFlags&ReqFUA
+	l.ZeroFlags |= ReqWriteUnchanged | below.ZeroFlags&(ReqFUA|ReqMayUnmap|ReqNoFallback)
+}
+
 func minNonZero(a, b int64) int64 {
 	if a == 0 || b != 0 && b < a {
 		return b

@@ -309,25 +309,11 @@ func (k *commit) Clean(l *aio.Lock, j *Job) {
 // images below, which are in flux.
 var commitTop = &block.Driver{
 	Name: "commit_top", Kind: block.Filter, FilterThroughBacking: true, VariableLength: true,
-	Open: func(a *block.OpenArgs) (block.Instance, error) { return &commitFilter{a.Node}, nil },
+	Open: func(a *block.OpenArgs) (block.Instance, error) { return &commitFilter{backingFilter{a.Node}}, nil },
 }
 
 // commitFilter is a node of the driver commit_top.
-type commitFilter struct{ node *block.Node }
-
-func (f *commitFilter) Close(*aio.Lock) {}
-
-func (f *commitFilter) CoPreadv(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
-	return f.node.Backing().CoPreadv(co, offset, v, flags)
-}
-
-// CoGetLength: a filter that is not in its place yet has none.
-func (f *commitFilter) CoGetLength(co *aio.Co) (int64, error) {
-	if f.node.Backing() == nil {
-		return 0, nil
-	}
-	return f.node.Backing().Node().CoGetLength(co)
-}
+type commitFilter struct{ backingFilter }
 
 func (f *commitFilter) ChildPerm(*block.Child, block.Role, *block.ReopenState, block.Perm, block.Perm) (block.Perm, block.Perm) {
 	return 0, block.PermAll

@@ -13,19 +13,19 @@ import (
 // mirrorTop is the driver of the filter over a mirror's source.
 var mirrorTop = &block.Driver{
 	Name: "mirror_top", Kind: block.Filter, FilterThroughBacking: true, VariableLength: true,
-	Open: func(a *block.OpenArgs) (block.Instance, error) { return &mirrorFilter{node: a.Node}, nil },
+	Open: func(a *block.OpenArgs) (block.Instance, error) {
+		return &mirrorFilter{backingFilter: backingFilter{a.Node}}, nil
+	},
 }
 
 // mirrorFilter is a node of the driver mirror_top: it tells the job what is
 // written, or copies it at once. Without a job it passes everything on.
 type mirrorFilter struct {
-	node *block.Node
-	job  atomic.Pointer[mirror]
+	backingFilter
+	job atomic.Pointer[mirror]
 	// influx: what is behind the node changes, so that it cannot be relied on.
 	influx bool
 }
-
-func (f *mirrorFilter) Close(*aio.Lock) {}
 
 // ChildPerm: whoever uses the filter uses the source.
 func (f *mirrorFilter) ChildPerm(_ *block.Child, _ block.Role, _ *block.ReopenState, perm, shared block.Perm) (block.Perm, block.Perm) {
@@ -43,8 +43,7 @@ func (f *mirrorFilter) RefreshLimits(l *block.Limits) error {
 	}
 	below := c.Node().Limits()
 	l.ReadFlags = below.ReadFlags
-	l.WriteFlags = block.ReqWriteUnchanged | below.WriteFlags&block.ReqFUA
-	l.ZeroFlags = block.ReqWriteUnchanged | below.ZeroFlags&(block.ReqFUA|block.ReqMayUnmap|block.ReqNoFallback)
+	l.PassFlags(below)
 	return nil
 }
 
@@ -56,22 +55,8 @@ func (f *mirrorFilter) ExactFilename(*block.Options) string {
 	return ""
 }
 
-// CoGetLength: a filter that is not in its place yet has none.
-func (f *mirrorFilter) CoGetLength(co *aio.Co) (int64, error) {
-	c := f.node.Backing()
-	if c == nil {
-		return 0, nil
-	}
-	return c.Node().CoGetLength(co)
-}
-
 // CoFlushAll flushes the source; the target is for the job to flush.
 func (f *mirrorFilter) CoFlushAll(co *aio.Co) error { return f.node.Backing().Node().CoFlush(co) }
-
-// CoPreadv reads from the source.
-func (f *mirrorFilter) CoPreadv(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
-	return f.node.Backing().CoPreadv(co, offset, v, flags)
-}
 
 // CoPwritev writes to the source, and where the job wants it to the target.
 func (f *mirrorFilter) CoPwritev(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {

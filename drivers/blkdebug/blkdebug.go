@@ -287,9 +287,7 @@ func (f *filter) RefreshLimits(l *block.Limits) error {
 	set(&l.MaxPWriteZeroes, f.limits.maxZero)
 	set(&l.PDiscardAlignment, f.limits.optDiscard)
 	set(&l.MaxPDiscard, f.limits.maxDiscard)
-	below := f.image.Node().Limits()
-	l.WriteFlags |= block.ReqWriteUnchanged | below.WriteFlags&block.ReqFUA
-	l.ZeroFlags |= block.ReqWriteUnchanged | below.ZeroFlags&(block.ReqFUA|block.ReqMayUnmap|block.ReqNoFallback)
+	l.PassFlags(f.image.Node().Limits())
 	return nil
 }
 

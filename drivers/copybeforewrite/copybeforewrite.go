@@ -177,8 +177,7 @@ func (f *filter) ChildPerm(_ *block.Child, role block.Role, reopen *block.Reopen
 func (f *filter) RefreshLimits(l *block.Limits) error {
 	below := f.file.Node().Limits()
 	l.ReadFlags = below.ReadFlags
-	l.WriteFlags = block.ReqWriteUnchanged | below.WriteFlags&block.ReqFUA
-	l.ZeroFlags = block.ReqWriteUnchanged | below.ZeroFlags&(block.ReqFUA|block.ReqMayUnmap|block.ReqNoFallback)
+	l.PassFlags(below)
 	return nil
 }
 
