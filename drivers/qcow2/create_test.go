@@ -333,12 +333,7 @@ func TestCreateEncrypted(t *testing.T) {
 			scribble(t, blk, model, 8)
 			b.Drop(blk)
 			b.Delete("q")
-			if err := os.WriteFile(filepath.Join(dir, "model"), model, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			opts := "driver=qcow2,encrypt.key-secret=s0,file.driver=file,file.filename=" + path
-			img(t, dir, "compare", "--object", "secret,id=s0,data=hunter2", "--image-opts", opts, "driver=raw,file.driver=file,file.filename=model")
-			img(t, dir, "check", "--object", "secret,id=s0,data=hunter2", "--image-opts", opts)
+			checkEncrypted(t, path, model)
 		})
 	}
 }

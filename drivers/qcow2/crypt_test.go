@@ -267,6 +267,20 @@ func TestEncryptedAmend(t *testing.T) {
 	}
 }
 
+// checkEncrypted has the reference check an image, and compare it with what it
+// should hold. It returns the options by which the reference opens it.
+func checkEncrypted(t *testing.T, path string, model []byte) (opts string) {
+	t.Helper()
+	dir := filepath.Dir(path)
+	if err := os.WriteFile(filepath.Join(dir, "model"), model, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opts = "driver=qcow2,encrypt.key-secret=s0,file.driver=file,file.filename=" + path
+	img(t, dir, "compare", "--object", "secret,id=s0,data=hunter2", "--image-opts", opts, "driver=raw,file.driver=file,file.filename=model")
+	img(t, dir, "check", "--object", "secret,id=s0,data=hunter2", "--image-opts", opts)
+	return opts
+}
+
 // The reference finds in an image what we wrote, and nothing wrong with it.
 func TestEncryptedReference(t *testing.T) {
 	t.Parallel()
@@ -282,12 +296,7 @@ func TestEncryptedReference(t *testing.T) {
 			scribble(t, blk, model, 7)
 			b.Drop(blk)
 			b.Delete("q")
-			if err := os.WriteFile(filepath.Join(dir, "model"), model, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			opts := "driver=qcow2,encrypt.key-secret=s0,file.driver=file,file.filename=" + path
-			img(t, dir, "compare", "--object", "secret,id=s0,data=hunter2", "--image-opts", opts, "driver=raw,file.driver=file,file.filename=model")
-			img(t, dir, "check", "--object", "secret,id=s0,data=hunter2", "--image-opts", opts)
+			opts := checkEncrypted(t, path, model)
 
 			out, status := run(t, dir, tool(t, "qemu-io"), "--object", "secret,id=s0,data=hunter2", "--image-opts",
 				"-c", "write -P 0x11 70000 300000", opts)

@@ -2,8 +2,6 @@ package nbd_test
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -190,15 +188,7 @@ func (k *killedDisk) look(r *rand.Rand) {
 
 // lookForSnapshots wants those that must be there, and no others.
 func (k *killedDisk) lookForSnapshots() {
-	var info struct{ Snapshots []struct{ Name string } }
-	out, err := k.img("info", "--output=json")
-	if err = errors.Join(err, json.Unmarshal([]byte(out), &info)); err != nil {
-		k.t.Fatalf("%v\n%s", err, out)
-	}
-	found := make(map[string]bool)
-	for _, s := range info.Snapshots {
-		found[s.Name] = true
-	}
+	found := k.snapshotsFound()
 	for name, s := range k.snapshots {
 		if !found[name] && s.end < never && !s.leaving {
 			k.t.Errorf("snapshot %s is lost", name)

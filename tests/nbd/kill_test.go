@@ -561,9 +561,8 @@ func (k *killed) read(more ...string) []byte {
 	return got
 }
 
-// inspectSnapshots compares what snapshots hold. One that was being taken or
-// deleted is there, or is not.
-func (k *killed) inspectSnapshots() {
+// snapshotsFound are the names of the snapshots in the image.
+func (k *killed) snapshotsFound() map[string]bool {
 	var info struct{ Snapshots []struct{ Name string } }
 	out, err := k.img("info", "--output=json")
 	if err = errors.Join(err, json.Unmarshal([]byte(out), &info)); err != nil {
@@ -572,8 +571,17 @@ func (k *killed) inspectSnapshots() {
 	found := make(map[string]bool)
 	for _, s := range info.Snapshots {
 		found[s.Name] = true
-		if k.snapshots[s.Name] == nil {
-			k.t.Errorf("snapshot %s should not be there", s.Name)
+	}
+	return found
+}
+
+// inspectSnapshots compares what snapshots hold. One that was being taken or
+// deleted is there, or is not.
+func (k *killed) inspectSnapshots() {
+	found := k.snapshotsFound()
+	for name := range found {
+		if k.snapshots[name] == nil {
+			k.t.Errorf("snapshot %s should not be there", name)
 		}
 	}
 	for name, s := range k.snapshots {
