@@ -35,6 +35,7 @@ type commit struct {
 	from     *block.Backend // top
 	to       *block.Backend // base
 	writable writable       // base
+	work     commitWork
 }
 
 // CreateCommit makes a commit job. One that is active must be completed.
@@ -46,6 +47,7 @@ func (s *Set) CreateCommit(l *aio.Lock, p CommitParams) (*BlockJob, error) {
 		return s.createActive(l, p)
 	}
 	k := &commit{p: p}
+	k.work.idle.Init(s.cfg.Main)
 	job, err := s.CreateBlock(l, k, BlockParams{
 		Params: p.Params, Graph: p.Graph, Node: p.Node, Shared: block.PermAll, Speed: p.Speed, KeepNodes: true,
 	})
@@ -137,8 +139,7 @@ func (k *commit) basePerm(l *aio.Lock) (block.Perm, error) {
 
 func (k *commit) Type() Type { return Commit }
 
-// Run goes through top from its beginning to its end. Requests that fail and
-// are to be ignored are tried again.
+// Run goes through top from its beginning to its end.
 func (k *commit) Run(co *aio.Co, j *Job) error {
 	length, err := k.from.CoGetLength(co)
 	if err != nil {
@@ -154,27 +155,8 @@ func (k *commit) Run(co *aio.Co, j *Job) error {
 			return err
 		}
 	}
-	buf := block.AlignedMemory(copyChunk)
-	var offset, copied int64
-	for offset < length {
-		k.job.Throttle(co, copied)
-		if j.Cancelled() {
-			return nil
-		}
-		var (
-			count int64
-			op    Operation
-		)
-		count, copied, op, err = k.step(co, buf, offset, length-offset)
-		if err != nil {
-			if k.job.handle(co, op, k.p.Errors, err) == ReportError {
-				return err
-			}
-			copied = 0
-			continue
-		}
-		j.Progress.Add(count)
-		offset += count
+	if err := k.copyAll(co, j, length); err != nil || j.Cancelled() {
+		return err
 	}
 	if err := k.clearTail(co, length, base); err != nil {
 		return err
@@ -211,25 +193,6 @@ func imageLength(co *aio.Co, n *block.Node) (longest int64, err error) {
 		return err == nil
 	})
 	return longest, err
-}
-
-// step copies what is to be copied at offset. It returns how far that reached,
-// how much of it was copied, and what has failed if something did. Where there is
-// nothing to copy it reaches far.
-func (k *commit) step(co *aio.Co, buf []byte, offset, bytes int64) (count, copied int64, op Operation, err error) {
-	depth, count, err := k.p.Top.CoIsAllocatedAbove(co, k.p.Base, false, offset, bytes)
-	if count == 0 {
-		count = bytes // the images have ended
-	}
-	if err != nil || depth == 0 {
-		return count, 0, Read, err
-	}
-	count = min(count, copyChunk)
-	data := block.Vec{buf[:count]}
-	if err := k.from.CoPreadv(co, offset, data, 0); err != nil {
-		return 0, 0, Read, err
-	}
-	return count, count, Write, k.to.CoPwritev(co, offset, data, 0)
 }
 
 // Prepare takes the images out of the chain: who used the filter uses base from

@@ -337,8 +337,7 @@ func TestMirrorStopsAtErrors(t *testing.T) {
 			if c.name == "source" {
 				disk = m.source
 			}
-			var once atomic.Bool
-			failAt(disk, c.op, qerr.From(syscall.ENOSPC), func() bool { return once.CompareAndSwap(false, true) })
+			failAt(disk, c.op, qerr.From(syscall.ENOSPC), once())
 			c.p.ZeroTarget = true
 			m.start(c.p)
 			m.until(jobs.Paused)

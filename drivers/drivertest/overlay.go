@@ -112,6 +112,9 @@ func (o *overlay) CoBlockStatus(_ *aio.Co, _ bool, offset, bytes int64) (block.S
 	return st, nil
 }
 
+// CoChangeBackingFile has no header to write to.
+func (o *overlay) CoChangeBackingFile(*aio.Co, block.ImageBacking) error { return nil }
+
 func (o *overlay) RefreshLimits(l *block.Limits) error {
 	l.RequestAlignment = o.unit
 	return nil
