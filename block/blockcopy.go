@@ -278,6 +278,9 @@ func (c *BlockCopy) shrink(t *CopyTask, bytes int64) {
 	t.Wake()
 }
 
+// PutBack gives a task up that was not run.
+func (c *BlockCopy) PutBack(t *CopyTask) { c.end(t, true) }
+
 // end is the end of a task. If it failed its area is to be copied still.
 func (c *BlockCopy) end(t *CopyTask, failed bool) {
 	c.mu.Lock()

@@ -144,11 +144,12 @@ func (g *Graph) DrainAllBegin(l *aio.Lock) {
 	})
 }
 
-// DrainAllEnd ends it.
+// DrainAllEnd ends it. Who goes on has had its turn when it returns, and what
+// was put off as well (observed: transaction/backup-individual).
 func (g *Graph) DrainAllEnd(l *aio.Lock) {
 	g.drainedAll--
 	for h := g.holders; h != nil; h = h.next {
 		h.drainedEnd()
 	}
-	l.Settle()
+	l.SettleAll()
 }

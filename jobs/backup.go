@@ -103,8 +103,7 @@ type backup struct {
 	offset  int64            // how far it has come
 	unpaid  int64            // bytes of the last task, which the speed does not know of
 	failed  *block.CopyError // the first failure that was not dealt with
-	waiting bool             // the job sleeps until a worker is done
-	idle    aio.Sleeper      // where it waits for all of them
+	idle    aio.Sleeper      // where it waits for workers
 }
 
 // CreateBackup makes a backup of what the source holds now. The caller keeps
@@ -255,7 +254,7 @@ func (k *backup) Run(co *aio.Co, j *Job) error {
 	}
 	for !j.Cancelled() {
 		more := k.pass(co, j)
-		j.takeTurn(co)
+		j.PausePoint(co)
 		if failure := k.failed; failure != nil {
 			k.failed = nil
 			if k.report(co, failure) == ReportError {
@@ -263,6 +262,10 @@ func (k *backup) Run(co *aio.Co, j *Job) error {
 			}
 			// Others have a turn, also if it fails again and again.
 			j.Sleep(co, 0)
+			if j.Cancelled() {
+				// It begins anew before it sees that (observed: own/jobs/backup-rest).
+				co.Reschedule()
+			}
 		} else if !more {
 			return nil
 		}
@@ -288,7 +291,7 @@ func (k *backup) forgetUnallocated(co *aio.Co, j *Job) error {
 // may be more: what was to be saved for a write and could not.
 func (k *backup) pass(co *aio.Co, j *Job) (more bool) {
 	length := k.copy.Length()
-	for k.offset = 0; k.copy.Pending(k.offset) && k.mayStart(co, j); {
+	for k.offset = 0; k.copy.Pending(k.offset) && k.mayGoOn(co, j); {
 		most := int64(longestZeroes)
 		if k.job.speed > 0 {
 			most = 0
@@ -298,30 +301,23 @@ func (k *backup) pass(co *aio.Co, j *Job) (more bool) {
 			break
 		}
 		more = true
+		if k.await(co, k.p.MaxWorkers-1); k.failed != nil {
+			k.copy.PutBack(t)
+			break
+		}
 		k.offset, k.unpaid = t.Offset+t.Bytes, t.Bytes
 		k.start(co, t)
 	}
-	k.waitIdle(co)
+	k.await(co, 0)
 	return k.copy.Wait(co, 0, length) || more
 }
 
-// mayStart waits until one more task may be started. It tells whether there is
-// still a point in that.
-func (k *backup) mayStart(co *aio.Co, j *Job) bool {
-	k.waitForWorker(co, j)
+// mayGoOn pauses if there is a reason to and waits as long as the speed demands.
+// It tells whether there is still a point in doing more.
+func (k *backup) mayGoOn(co *aio.Co, j *Job) bool {
+	j.PausePoint(co)
 	k.throttle(co, j)
 	return !j.Cancelled() && k.failed == nil
-}
-
-// waitForWorker pauses if there is a reason to, and waits while as many workers
-// are busy as there may be.
-func (k *backup) waitForWorker(co *aio.Co, j *Job) {
-	j.PausePoint(co)
-	for k.working >= k.p.MaxWorkers && !j.Cancelled() {
-		k.waiting = true
-		j.Yield(co)
-		k.waiting = false
-	}
 }
 
 // throttle waits as long as the speed demands after what was started last. A
@@ -339,7 +335,6 @@ func (k *backup) throttle(co *aio.Co, j *Job) {
 // start lets a worker do a task.
 func (k *backup) start(co *aio.Co, t *block.CopyTask) {
 	var err error
-	k.job.takeTurn(co)
 	k.working++
 	co.Fork(k.job.set.cfg.Main, "backup", func(co *aio.Co) { err = k.copy.Run(co, t) }, func(l *aio.Lock, p *aio.PanicError) {
 		if p != nil {
@@ -357,18 +352,14 @@ func (k *backup) done(l *aio.Lock, err error) {
 			k.failed = &block.CopyError{Err: err}
 		}
 	}
-	if k.waiting {
-		k.job.Wake(l)
-	}
-	if k.working == 0 {
-		k.idle.Wake(l)
-	}
+	k.idle.Wake(l)
 }
 
-// waitIdle waits until no worker is busy.
-func (k *backup) waitIdle(co *aio.Co) {
+// await waits until at most so many workers are busy. Neither a pause nor a
+// cancellation makes it shorter (observed: own/jobs/backup-pause-end).
+func (k *backup) await(co *aio.Co, most int64) {
 	k.job.takeTurn(co)
-	for k.working > 0 {
+	for k.working > most {
 		k.idle.Sleep(co, aio.Forever)
 	}
 }
@@ -386,7 +377,7 @@ func (k *backup) report(co *aio.Co, failure *block.CopyError) ErrorAction {
 // anew afterwards, with what has failed meanwhile as well (observed:
 // own/jobs/backup-speed).
 func (k *backup) Pause(co *aio.Co, _ *Job) {
-	k.waitIdle(co)
+	k.await(co, 0)
 	k.failed, k.offset = nil, 0
 }
 
