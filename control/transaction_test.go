@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/qmpblock/qmpblock/control"
 	"github.com/qmpblock/qmpblock/drivers"
 	"github.com/qmpblock/qmpblock/qjson"
+	"github.com/qmpblock/qmpblock/tests/qmp/daemon"
 )
 
 // makeImages makes qcow2 images of 1 MiB in a folder.
@@ -35,28 +37,12 @@ func makeImages(t *testing.T, folder string, names ...string) {
 	}
 }
 
-// transactionState is everything that a transaction can change: nodes with
-// their bitmaps, the graph with its permissions, the bits, and the files but
-// those whose names begin with new.
+// transactionState is everything that a transaction can change: what queryState
+// tells, and the files but those whose names begin with new.
 func transactionState(t *testing.T, i *control.Instance, folder string) string {
 	t.Helper()
 	var s strings.Builder
-	nodes := execute(t, i, "query-named-block-nodes", qjson.Value{})
-	s.Write(nodes)
-	s.Write(execute(t, i, "x-debug-query-block-graph", qjson.Value{}))
-	var list []struct {
-		Name    string                  `json:"node-name"`
-		Bitmaps []struct{ Name string } `json:"dirty-bitmaps"`
-	}
-	if err := json.Unmarshal(nodes, &list); err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range list {
-		for _, b := range n.Bitmaps {
-			sum := execute(t, i, "x-debug-block-dirty-bitmap-sha256", arguments(t, `{"node": %q, "name": %q}`, n.Name, b.Name))
-			fmt.Fprintf(&s, "\n%s %s %s", n.Name, b.Name, sum)
-		}
-	}
+	s.WriteString(queryState(t, i))
 	files, err := os.ReadDir(folder)
 	if err != nil {
 		t.Fatal(err)
@@ -74,15 +60,40 @@ func transactionState(t *testing.T, i *control.Instance, folder string) string {
 	return s.String()
 }
 
+// queryState is nodes with their bitmaps and internal snapshots, the graph with
+// its permissions, jobs, and the bits.
+func queryState(t *testing.T, i *control.Instance) string {
+	t.Helper()
+	var s strings.Builder
+	nodes := execute(t, i, "query-named-block-nodes", qjson.Value{})
+	s.Write(nodes)
+	s.Write(execute(t, i, "x-debug-query-block-graph", qjson.Value{}))
+	s.Write(execute(t, i, "query-jobs", qjson.Value{}))
+	var list []struct {
+		Name    string                  `json:"node-name"`
+		Bitmaps []struct{ Name string } `json:"dirty-bitmaps"`
+	}
+	if err := json.Unmarshal(nodes, &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range list {
+		for _, b := range n.Bitmaps {
+			sum := execute(t, i, "x-debug-block-dirty-bitmap-sha256", arguments(t, `{"node": %q, "name": %q}`, n.Name, b.Name))
+			fmt.Fprintf(&s, "\n%s %s %s", n.Name, b.Name, sum)
+		}
+	}
+	return s.String()
+}
+
 // transactionBench has nodes with users, overlays for them, and bitmaps. The
 // function runs commands of qemu-io and fails if they do.
 func transactionBench(t *testing.T) (i *control.Instance, folder string, qemuIO func(command string)) {
 	t.Helper()
 	folder = t.TempDir()
-	makeImages(t, folder, "a", "b", "over", "spare", "there")
+	makeImages(t, folder, "a", "b", "over", "spare", "there", "copy")
 	var printed bytes.Buffer
 	i = instance(t, control.Config{Personality: control.System, Stdout: &printed})
-	for _, name := range []string{"a", "b", "over", "spare"} {
+	for _, name := range []string{"a", "b", "over", "spare", "copy"} {
 		execute(t, i, "blockdev-add", arguments(t, `{"driver": "qcow2", "node-name": %q, "file": {"driver": "file", "filename": %q}}`,
 			name, filepath.Join(folder, name)))
 	}
@@ -129,6 +140,10 @@ func actions(folder string) (good, bad []string) {
 		action("blockdev-snapshot-sync", `{"node-name": "b", "snapshot-file": %q, "snapshot-node-name": "new", "mode": "existing"}`, file("there")),
 		action("blockdev-snapshot-sync", `{"node-name": "b", "snapshot-file": %q, "snapshot-node-name": "new2"}`, file("new2")),
 		action("blockdev-snapshot-sync", `{"node-name": "new2", "snapshot-file": %q, "snapshot-node-name": "new3"}`, file("new3")),
+		action("blockdev-backup", `{"job-id": "j0", "device": "a", "target": "copy", "sync": "full", "filter-node-name": "f0"}`),
+		action("blockdev-backup", `{"job-id": "j1", "device": "b", "target": "copy", "sync": "bitmap", "bitmap": "z", "bitmap-mode": "always"}`),
+		action("drive-backup", `{"job-id": "j2", "device": "b", "target": %q, "format": "qcow2", "sync": "full"}`, file("new4")),
+		action("drive-backup", `{"job-id": "j3", "device": "a", "target": %q, "format": "qcow2", "sync": "none", "mode": "existing"}`, file("there")),
 	}
 	bad = []string{
 		action("abort", `{}`),
@@ -142,12 +157,16 @@ func actions(folder string) (good, bad []string) {
 		action("blockdev-snapshot-sync", `{"node-name": "user-a", "snapshot-file": %q, "snapshot-node-name": "x", "mode": "existing"}`, file("missing")),
 		action("blockdev-snapshot-sync", `{"node-name": "user-a", "snapshot-file": %q, "snapshot-node-name": "1"}`, file("new1")),
 		action("blockdev-backup", `{"device": "a", "target": "b", "sync": "full"}`),
+		action("blockdev-backup", `{"job-id": "j0", "device": "over", "target": "copy", "sync": "full", "filter-node-name": "a"}`),
+		action("drive-backup", `{"job-id": "j0", "device": "b", "target": %q, "format": "qcow2", "sync": "full", "speed": -1}`, file("new5")),
+		action("drive-backup", `{"job-id": "j0", "device": "b", "target": %q, "sync": "full", "mode": "existing"}`, file("missing")),
+		action("blockdev-snapshot-internal-sync", `{"device": "nope", "name": "s"}`),
 	}
 	return good, bad
 }
 
-// together leaves out the first of two snapshots of the same node.
-func together(good []string) []string { return slices.Concat(good[:8], good[9:]) }
+// together leaves out the first of two snapshots of the same node, and backups.
+func together(good []string) []string { return slices.Concat(good[:8], good[9:11]) }
 
 // Whichever action of whatever others fails, nothing has changed.
 func TestTransactionsAllOrNothing(t *testing.T) {
@@ -157,12 +176,14 @@ func TestTransactionsAllOrNothing(t *testing.T) {
 	good, bad := actions(folder)
 	fails := func(list ...string) {
 		t.Helper()
-		all := "[" + strings.Join(list, ", ") + "]"
-		if _, err := i.Execute(context.Background(), "transaction", arguments(t, `{"actions": %s}`, all)); err == nil {
-			t.Fatalf("%s did not fail", all)
-		}
-		if after := transactionState(t, i, folder); after != before {
-			t.Fatalf("after %s it was\n%s\nand is\n%s", all, before, after)
+		for _, mode := range []string{"individual", "grouped"} {
+			all := fmt.Sprintf(`{"actions": [%s], "properties": {"completion-mode": %q}}`, strings.Join(list, ", "), mode)
+			if _, err := i.Execute(context.Background(), "transaction", arguments(t, "%s", all)); err == nil {
+				t.Fatalf("%s did not fail", all)
+			}
+			if after := transactionState(t, i, folder); after != before {
+				t.Fatalf("after %s it was\n%s\nand is\n%s", all, before, after)
+			}
 		}
 	}
 	for _, last := range bad {
@@ -179,6 +200,33 @@ func TestTransactionsAllOrNothing(t *testing.T) {
 		for _, second := range good {
 			fails(first, second, bad[0])
 		}
+	}
+}
+
+// Internal snapshots as well are gone if something else fails. What they took in
+// the file is free again, if not as it was.
+func TestTransactionsWithInternalSnapshots(t *testing.T) {
+	t.Parallel()
+	i, folder, qemuIO := transactionBench(t)
+	before := queryState(t, i)
+	good, bad := actions(folder)
+	const snapshot = `{"type": "blockdev-snapshot-internal-sync", "data": {"device": "a", "name": "s"}}`
+	for _, last := range append(bad, snapshot) {
+		for _, other := range append(good, snapshot) {
+			all := strings.Join([]string{snapshot, other, last}, ", ")
+			if _, err := i.Execute(context.Background(), "transaction", arguments(t, `{"actions": [%s]}`, all)); err == nil {
+				t.Fatalf("%s did not fail", all)
+			}
+			if after := queryState(t, i); after != before {
+				t.Fatalf("after %s it was\n%s\nand is\n%s", all, before, after)
+			}
+		}
+	}
+	qemuIO(`user-a "read -P 1 128k 64k"`)
+	qemuIO(`a flush`)
+	img := filepath.Join(filepath.Dir(daemon.Reference(t).Storage[0]), "qemu-img")
+	if out, err := exec.Command(img, "check", "-U", filepath.Join(folder, "a")).CombinedOutput(); err != nil {
+		t.Errorf("qemu-img check: %v\n%s", err, out)
 	}
 }
 
@@ -219,6 +267,25 @@ func TestTransactionSucceeds(t *testing.T) {
 	}
 	qemuIO(`user-a "read -P 1 128k 64k"`)
 	qemuIO(`user-b "read -P 2 256k 128k"`)
+}
+
+// Each of the actions that are to be undone because of others succeeds alone.
+func TestActionsSucceed(t *testing.T) {
+	t.Parallel()
+	good, _ := actions("")
+	for n := range good {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			i, folder, _ := transactionBench(t)
+			good, _ := actions(folder)
+			needed := []string{good[n]}
+			switch n {
+			case 7, 10: // over what the one before makes
+				needed = good[n-1 : n+1]
+			}
+			execute(t, i, "transaction", arguments(t, `{"actions": [%s]}`, strings.Join(needed, ", ")))
+		})
+	}
 }
 
 // A client that writes all the time loses nothing to transactions that fail,
