@@ -34,6 +34,8 @@ type BlockCopy struct {
 
 	// careful: a long task has failed, which shorter ones are to tell more of.
 	careful atomic.Bool
+	// cannotRange: the host has failed to copy, and is not asked any more.
+	cannotRange atomic.Bool
 }
 
 // BlockCopyOptions change while nothing is being copied.
@@ -44,6 +46,8 @@ type BlockCopyOptions struct {
 	DiscardSource bool
 	// Compress writes compressed clusters.
 	Compress bool
+	// UseCopyRange lets the host copy where it can.
+	UseCopyRange bool
 	// MaxChunk bounds a request, in bytes; 0: as it is best.
 	MaxChunk int64
 	// Progress hears of what is done; nil: nobody does.
@@ -179,6 +183,9 @@ type CopyTask struct {
 	Area // whole clusters
 	zero bool
 	long bool // more than is copied by one request
+	// from and at are where the host has the data, if it is to copy them.
+	from *Node
+	at   int64
 }
 
 // Next begins with the first area to be copied from offset on, at most bytes
@@ -236,6 +243,9 @@ func (c *BlockCopy) look(co *aio.Co, t *CopyTask, most int64) bool {
 		c.grow(t, st.Bytes)
 	}
 	c.shrink(t, st.Bytes)
+	if c.opts.UseCopyRange && c.writeFlags&ReqCompressed == 0 && !c.cannotRange.Load() {
+		t.from, t.at = c.source.node.copyRangeSource(st), st.Map
+	}
 	if skip {
 		c.end(t, false)
 	}
@@ -341,7 +351,7 @@ func (c *BlockCopy) Copy(co *aio.Co, offset, bytes int64) error {
 // Run does a task. A long one that fails is to be done in parts.
 func (c *BlockCopy) Run(co *aio.Co, t *CopyTask) error {
 	bytes := min(t.Bytes, c.length-t.Offset)
-	if err := c.transfer(co, t.Offset, bytes, t.zero); err != nil {
+	if err := c.transfer(co, t, bytes); err != nil {
 		c.end(t, true)
 		if t.long {
 			c.careful.Store(true)
@@ -378,11 +388,18 @@ func (c *BlockCopy) status(co *aio.Co, offset, bytes int64) Status {
 	return st
 }
 
-// transfer copies an area.
-func (c *BlockCopy) transfer(co *aio.Co, offset, bytes int64, zero bool) error {
-	if zero {
+// transfer does a task, of which so many bytes are before the end of the disk.
+func (c *BlockCopy) transfer(co *aio.Co, t *CopyTask, bytes int64) error {
+	offset := t.Offset
+	if t.zero {
 		err := c.target.CoPwriteZeroes(co, offset, bytes, c.writeFlags&^ReqCompressed)
 		return copyError(err, false)
+	}
+	if t.from != nil {
+		if c.target.CoCopyRange(co, t.from, t.at, offset, bytes, c.writeFlags) == nil {
+			return nil
+		}
+		c.cannotRange.Store(true)
 	}
 	buf := GetBuffer(bytes)
 	defer buf.Free()

@@ -117,6 +117,11 @@ type (
 	ZeroWriter interface {
 		CoPwriteZeroes(co *aio.Co, offset, bytes int64, flags ReqFlags) error
 	}
+	// CopyRanger writes what src, a node without children, has at srcOffset,
+	// without moving it through memory. ENOTSUP: the two do not fit together.
+	CopyRanger interface {
+		CoCopyRange(co *aio.Co, src *Node, srcOffset, offset, bytes int64) error
+	}
 	// Discarder drops data. ENOTSUP is no failure.
 	Discarder interface {
 		CoPdiscard(co *aio.Co, offset, bytes int64) error

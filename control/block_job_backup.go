@@ -63,6 +63,7 @@ func (t *transaction) backup(l *aio.Lock, a *schema.BlockdevBackup, source, targ
 			p.MaxWorkers = *perf.MaxWorkers
 		}
 		p.MaxChunk, p.MinCluster = deref(perf.MaxChunk), deref(perf.MinClusterSize)
+		p.UseCopyRange = deref(perf.UseCopyRange)
 	}
 	if err := chooseBitmap(&p, a); err != nil {
 		return err

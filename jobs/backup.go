@@ -61,6 +61,8 @@ type BackupParams struct {
 	// FilterName is the name of the filter over the source, nil for a generated
 	// one.
 	FilterName *string
+	// UseCopyRange lets the host copy where it can.
+	UseCopyRange bool
 	// MaxWorkers bounds the requests under way, MaxChunk the length of each in
 	// bytes (0: as it is best), MinCluster is the least that is copied at once.
 	MaxWorkers int64
@@ -196,6 +198,7 @@ func (k *backup) create(l *aio.Lock, s *Set) (err error) {
 		SkipUnallocated: k.p.Sync == SyncTop,
 		DiscardSource:   k.p.DiscardSource,
 		Compress:        k.p.Compress,
+		UseCopyRange:    k.p.UseCopyRange,
 		MaxChunk:        k.p.MaxChunk,
 		Progress:        &job.Progress,
 	})

@@ -44,6 +44,7 @@ var targetImages = map[string]targetImage{
 	"compressed":   {options: `,"compression-type":"zstd"`, params: jobs.BackupParams{Compress: true}},
 	"one by one":   {params: jobs.BackupParams{MaxWorkers: 1, MaxChunk: 65536}},
 	"min cluster":  {options: "raw", params: jobs.BackupParams{MinCluster: 512 << 10}},
+	"by the host":  {options: "raw", params: jobs.BackupParams{UseCopyRange: true}},
 	"with a speed": {params: jobs.BackupParams{Speed: 16 << 20}},
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -14,6 +16,7 @@ import (
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/block/hbitmap"
 	"github.com/qmpblock/qmpblock/drivers/copybeforewrite"
+	"github.com/qmpblock/qmpblock/drivers/copyonread"
 	"github.com/qmpblock/qmpblock/drivers/drivertest"
 	"github.com/qmpblock/qmpblock/jobs"
 	"github.com/qmpblock/qmpblock/qerr"
@@ -59,7 +62,7 @@ func newBench(t testing.TB, seed uint64, drivers ...*block.Driver) *backups {
 // newBackups has disks in memory.
 func newBackups(t *testing.T, seed uint64, overlay bool) *backups {
 	t.Helper()
-	b := newBench(t, seed, drivertest.OverlayDriver(), copybeforewrite.Driver())
+	b := newBench(t, seed, drivertest.OverlayDriver(), copybeforewrite.Driver(), copyonread.Driver())
 	mem := fmt.Sprintf(`"driver":"mem","size":%d,"sparse":true,"zero":true`, backupSize)
 	b.source = b.Add(`{"node-name":"source",` + mem + `}`)
 	first := b.Use(b.source)
@@ -237,6 +240,40 @@ func TestBackupFull(t *testing.T) {
 		stop()
 		b.sameAs(want)
 	})
+}
+
+// The host copies where it can, but not past a filter; where it fails others do.
+func TestBackupByHost(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"works", "fails", "filter"} {
+		t.Run(name, func(t *testing.T) {
+			eachSeed(t, func(t *testing.T, seed uint64) {
+				b := newBackups(t, seed, false)
+				switch name {
+				case "fails":
+					failAt(b.target, drivertest.Copy, qerr.From(syscall.EIO), func() bool { return true })
+				case "filter":
+					b.source = b.Add(`{"node-name":"filter","driver":"copy-on-read","file":"source"}`)
+					b.Drop(b.user)
+					b.user = b.Use(b.source)
+				}
+				want := b.readBy(b.user)
+				job := b.start(jobs.BackupParams{Sync: jobs.SyncFull, UseCopyRange: true})
+				stop := b.writing()
+				if err := b.finish(job); err != nil {
+					t.Fatal(err)
+				}
+				stop()
+				asked := slices.ContainsFunc(drivertest.DiskOf(b.target).TakeCalls(), func(call string) bool {
+					return strings.HasPrefix(call, drivertest.Copy)
+				})
+				if asked != (name != "filter") {
+					t.Errorf("the host was asked to copy: %v", asked)
+				}
+				b.sameAs(want)
+			})
+		})
+	}
 }
 
 // A backup of the top copies the clusters of which a part is allocated there,

@@ -18,6 +18,7 @@ import (
 const (
 	Read    = "read"
 	Write   = "write"
+	Copy    = "copy"
 	Zero    = "zero"
 	Discard = "discard"
 	Flush   = "flush"
@@ -194,12 +195,25 @@ func (d *Disk) CoPreadv(co *aio.Co, offset int64, v block.Vec, flags block.ReqFl
 // CoPwritev writes.
 func (d *Disk) CoPwritev(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
 	c := Call{Write, offset, v.Len(), flags}
-	return d.do(co, c, func() {
-		v.CopyTo(d.area(c))
-		for unit := c.Offset / HoleUnit; unit*HoleUnit < c.Offset+c.Bytes; unit++ {
-			d.filled[unit] = true
-		}
-	})
+	return d.do(co, c, func() { d.fill(c, v) })
+}
+
+func (d *Disk) fill(c Call, v block.Vec) {
+	v.CopyTo(d.area(c))
+	for unit := c.Offset / HoleUnit; unit*HoleUnit < c.Offset+c.Bytes; unit++ {
+		d.filled[unit] = true
+	}
+}
+
+// CoCopyRange copies from another disk.
+func (d *Disk) CoCopyRange(co *aio.Co, src *block.Node, srcOffset, offset, bytes int64) error {
+	from, ok := src.Instance().(*Disk)
+	if !ok {
+		return qerr.From(syscall.ENOTSUP)
+	}
+	data := from.Bytes()[srcOffset : srcOffset+bytes]
+	c := Call{Copy, offset, bytes, 0}
+	return d.do(co, c, func() { d.fill(c, block.Vec{data}) })
 }
 
 // CoPwriteZeroes writes zeroes where the option zero is on.

@@ -8,19 +8,10 @@ import (
 	"github.com/qmpblock/qmpblock/qerr"
 )
 
-// CopyRanger is the ability of an instance to copy from another one without
-// moving the bytes through memory.
-type CopyRanger interface {
-	// CoCopyRange copies bytes from src at srcOff to dstOff. ENOTSUP says
-	// that the two do not fit together; the caller should read and write
-	// then, and may do so after every other error.
-	CoCopyRange(co *aio.Co, src block.Instance, srcOff, dstOff, bytes int64) error
-}
-
 // CoCopyRange lets the kernel copy between two regular files, which may share
 // blocks afterwards.
-func (n *regular) CoCopyRange(co *aio.Co, src block.Instance, srcOff, dstOff, bytes int64) error {
-	from, ok := src.(*regular)
+func (n *regular) CoCopyRange(co *aio.Co, src *block.Node, srcOff, dstOff, bytes int64) error {
+	from, ok := src.Instance().(*regular)
 	if !ok {
 		return errUnsupported
 	}

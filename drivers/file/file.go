@@ -110,7 +110,7 @@ var (
 	_ block.InfoGetter         = (*regular)(nil)
 	_ block.SpecificInfoGetter = (*regular)(nil)
 	_ block.StatsGetter        = (*regular)(nil)
-	_ CopyRanger               = (*regular)(nil)
+	_ block.CopyRanger         = (*regular)(nil)
 
 	_ block.ZeroWriter         = (*device)(nil)
 	_ block.Discarder          = (*device)(nil)

@@ -209,21 +209,19 @@ func TestCopyRange(t *testing.T) {
 	to := sparse(t, 1<<20)
 	source, target := b.Add(named("source", from, "")), b.Add(named("target", to, ""))
 	device := b.Add(`{"driver":"host_device","node-name":"device","filename":"/dev/null"}`)
-	ranger := target.Instance().(interface {
-		CoCopyRange(co *aio.Co, src block.Instance, srcOff, dstOff, bytes int64) error
-	})
+	ranger := target.Instance().(block.CopyRanger)
 	coroutine(b, func(co *aio.Co) {
-		err := ranger.CoCopyRange(co, source.Instance(), 12345, 54321, 500_000)
+		err := ranger.CoCopyRange(co, source, 12345, 54321, 500_000)
 		if errors.Is(err, syscall.ENOTSUP) {
 			t.Skip("this file system does not copy ranges")
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := ranger.CoCopyRange(co, source.Instance(), 1<<20, 0, 512); err == nil {
+		if err := ranger.CoCopyRange(co, source, 1<<20, 0, 512); err == nil {
 			t.Error("copied what is behind the end")
 		}
-		if err := ranger.CoCopyRange(co, device.Instance(), 0, 0, 512); !errors.Is(err, syscall.ENOTSUP) {
+		if err := ranger.CoCopyRange(co, device, 0, 0, 512); !errors.Is(err, syscall.ENOTSUP) {
 			t.Errorf("from a device: %v", err)
 		}
 	})

@@ -153,6 +153,18 @@ func (d *disk) CoPwritev(co *aio.Co, offset int64, v block.Vec, flags block.ReqF
 	return d.file.CoPwritev(co, at, v, flags)
 }
 
+// CoCopyRange: what comes to the beginning of a guessed disk has to be looked at.
+func (d *disk) CoCopyRange(co *aio.Co, src *block.Node, srcOffset, offset, bytes int64) error {
+	if offset == 0 && d.node.Probed() {
+		return qerr.From(syscall.ENOTSUP)
+	}
+	at, err := d.place(offset, bytes, syscall.ENOSPC)
+	if err != nil {
+		return err
+	}
+	return d.file.CoCopyRange(co, src, srcOffset, at, bytes, 0)
+}
+
 // staysRaw tells whether the disk would be taken for raw again with v at its
 // beginning. Requests to guessed disks are whole sectors.
 func (d *disk) staysRaw(v block.Vec) bool {
@@ -256,6 +268,7 @@ func (d *disk) ReopenAbort(*block.ReopenState) {}
 var (
 	_ block.Reader          = (*disk)(nil)
 	_ block.Writer          = (*disk)(nil)
+	_ block.CopyRanger      = (*disk)(nil)
 	_ block.ZeroWriter      = (*disk)(nil)
 	_ block.Discarder       = (*disk)(nil)
 	_ block.LengthGetter    = (*disk)(nil)
