@@ -55,6 +55,9 @@ type Driver struct {
 	// Create makes an image. It takes the options it knows out of a.Options,
 	// which the schema has checked. Nil: the driver makes no images.
 	Create func(co *aio.Co, a *CreateArgs) error
+	// NewDefaults are options of a new image with their values, as the line shows
+	// them that tells of it: in front of its size, and behind it.
+	NewDefaults [2]string
 	// PlainImages says that an image is a file of its length and nothing else.
 	PlainImages bool
 }

@@ -33,6 +33,9 @@ type Config struct {
 	// Warn receives a line for whoever gave the command, or the option, that is
 	// being followed: "warning: …". Nil: nobody hears of it.
 	Warn func(line string)
+	// Tell receives a line for whoever looks at the program's standard output;
+	// nil: nobody does.
+	Tell func(line string)
 	// Panicked is told of a panic in a coroutine that nobody waits for.
 	Panicked func(*aio.PanicError)
 	// DeviceName tells whether a name belongs to a device or named backend,

@@ -1,6 +1,10 @@
 package block
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
 )
@@ -32,7 +36,23 @@ func (g *Graph) CreateImage(l *aio.Lock, im NewImage) error {
 	if err := r.parseFilename(protocol); err != nil {
 		return err
 	}
+	g.tellOf(im, format)
 	return g.fillFile(l, format, protocol, r, im)
+}
+
+// tellOf says what is about to be made, in the words of whoever makes images by
+// name (observed: own/jobs/formatting).
+func (g *Graph) tellOf(im NewImage, format *Driver) {
+	if g.cfg.Tell == nil {
+		return
+	}
+	words := []string{fmt.Sprintf("Formatting '%s', fmt=%s", im.Filename, im.Format), format.NewDefaults[0], fmt.Sprintf("size=%d", im.Size)}
+	if im.Backing.Filename != "" {
+		// Options are separated by commas where they are read.
+		words = append(words, "backing_file="+strings.ReplaceAll(im.Backing.Filename, ",", ",,"), "backing_fmt="+im.Backing.Format)
+	}
+	words = append(words, format.NewDefaults[1])
+	g.cfg.Tell(strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " "))
 }
 
 // creators finds the drivers that an image is made with.

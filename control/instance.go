@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -45,8 +46,9 @@ type Config struct {
 	Log zerolog.Logger
 	// Tracer receives trace points; nil for none.
 	Tracer *trace.Tracer
-	// Stdout is where qemu-io prints in the monitor for people; nil is
-	// os.Stdout.
+	// Stdout is where lines go that the reference prints: of qemu-io in the
+	// monitor for people, and of new images. If it is nil the former go to
+	// os.Stdout and the latter nowhere.
 	Stdout io.Writer
 	// Stopped makes the machine wait for cont.
 	Stopped bool
@@ -94,6 +96,15 @@ type Instance struct {
 	ending  sync.Once
 }
 
+// tell returns where lines about new images go.
+func (c *Config) tell() func(line string) {
+	out := c.Stdout
+	if out == nil {
+		return nil
+	}
+	return func(line string) { fmt.Fprintln(out, line) }
+}
+
 // New makes an instance without monitors, nodes or objects.
 func New(cfg Config) *Instance {
 	if cfg.Notice == nil {
@@ -102,6 +113,7 @@ func New(cfg Config) *Instance {
 	if cfg.Complain == nil {
 		cfg.Complain = func(line string) { cfg.Log.Warn().Msg(line) }
 	}
+	tell := cfg.tell()
 	if cfg.Stdout == nil {
 		cfg.Stdout = os.Stdout
 	}
@@ -125,6 +137,7 @@ func New(cfg Config) *Instance {
 		ImageCorrupted:      i.imageCorrupted,
 		Complain:            cfg.Complain,
 		Warn:                cfg.Notice,
+		Tell:                tell,
 		Panicked:            i.panicked,
 		TLSClient:           i.tlsClient,
 		SocketFD:            i.socketFD,

@@ -22,6 +22,10 @@ func Driver() *block.Driver {
 		Probe:           probe,
 		Open:            open,
 		Create:          create,
+		NewDefaults: [2]string{
+			"cluster_size=65536 extended_l2=off compression_type=zlib",
+			"lazy_refcounts=off refcount_bits=16",
+		},
 	}
 }
 
