@@ -35,7 +35,10 @@ type commit struct {
 	from     *block.Backend // top
 	to       *block.Backend // base
 	writable writable       // base
-	work     commitWork
+	// ahead is what is read, or being read, while something else is written.
+	// It changes in turns of the main context; idle is where the job waits.
+	ahead *commitArea
+	idle  aio.Sleeper
 }
 
 // CreateCommit makes a commit job. One that is active must be completed.
@@ -47,7 +50,7 @@ func (s *Set) CreateCommit(l *aio.Lock, p CommitParams) (*BlockJob, error) {
 		return s.createActive(l, p)
 	}
 	k := &commit{p: p}
-	k.work.idle.Init(s.cfg.Main)
+	k.idle.Init(s.cfg.Main)
 	job, err := s.CreateBlock(l, k, BlockParams{
 		Params: p.Params, Graph: p.Graph, Node: p.Node, Shared: block.PermAll, Speed: p.Speed, KeepNodes: true,
 	})

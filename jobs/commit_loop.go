@@ -5,134 +5,151 @@ import (
 	"github.com/qmpblock/qmpblock/block/aio"
 )
 
-// commitOps is how many requests of a commit are under way at most: while one
-// writes, the next one reads.
-const commitOps = 2
-
-// commitWork is how far a commit has come. It changes in turns of the main
-// context.
-type commitWork struct {
-	offset int64       // where the next request begins
-	unpaid int64       // bytes that the speed does not know of
-	ops    []*commitOp // what has been started and not been looked at since, in order
-	idle   aio.Sleeper // where the job waits for the first of them
-	err    error       // why the job fails
-}
-
-// commitOp is about one area: all of it is to be copied, or nothing is.
-type commitOp struct {
+// commitArea is an area that the images either have, all of it, or do not have.
+// What they have is copied.
+type commitArea struct {
 	offset, bytes int64
-	done          bool
-	failed        Operation // what has failed if err is not nil
-	err           error
+	allocated     bool
+	// err is what went wrong when the images were asked, or read.
+	err error
+
+	reading bool
+	data    *block.Buffer // what the images hold, once it is read
 }
 
-// copyAll copies everything, in order as far as anybody can see. Requests that
-// fail and are not to end the job are tried again.
+// copyAll copies everything from the beginning to the end. While it writes it
+// reads what follows, unless it has a speed. Requests that fail and are not to
+// end the job are tried again.
 func (k *commit) copyAll(co *aio.Co, j *Job, length int64) error {
-	w := &k.work
-	for w.err == nil && w.offset < length {
-		unpaid := w.unpaid
-		w.unpaid = 0
-		k.job.Throttle(co, unpaid)
-		if w.err != nil || j.Cancelled() {
-			break
+	defer k.forget(co)
+	var offset, copied int64
+	for offset < length {
+		k.job.Throttle(co, copied)
+		if j.Cancelled() {
+			return nil
 		}
-		k.start(co, k.look(co, w.offset, length-w.offset))
-		most := commitOps - 1
-		if w.offset == length || k.job.speed > 0 {
-			most = 0
+		a := k.take(co, offset, length)
+		if next := a.offset + a.bytes; a.err == nil && next < length && k.job.speed == 0 {
+			k.readAhead(co, next, length)
 		}
-		k.reap(co, most)
+		op, err := k.finish(co, a)
+		if err != nil {
+			if k.job.handle(co, op, k.p.Errors, err) == ReportError {
+				return err
+			}
+			copied = 0
+			continue
+		}
+		if copied = 0; a.allocated {
+			copied = a.bytes
+		}
+		j.Progress.Add(a.bytes)
+		offset += a.bytes
 	}
-	k.settle(co)
-	return w.err
+	return nil
 }
 
-// look finds out what is to be done at offset. Where that is nothing the area
+// take returns the area at offset, read.
+func (k *commit) take(co *aio.Co, offset, length int64) *commitArea {
+	a := k.ahead
+	if a == nil || a.offset != offset {
+		a = k.look(co, offset, length)
+		k.read(co, a)
+		return a
+	}
+	k.await(co, a)
+	k.ahead = nil
+	return a
+}
+
+// look finds out what is at offset. Where nothing is to be copied the area
 // reaches far.
-func (k *commit) look(co *aio.Co, offset, bytes int64) *commitOp {
-	op := &commitOp{offset: offset, bytes: bytes}
-	depth, count, err := k.p.Top.CoIsAllocatedAbove(co, k.p.Base, false, offset, bytes)
+func (k *commit) look(co *aio.Co, offset, length int64) *commitArea {
+	a := &commitArea{offset: offset, bytes: length - offset}
+	depth, count, err := k.p.Top.CoIsAllocatedAbove(co, k.p.Base, false, offset, a.bytes)
 	if count > 0 { // or the images have ended
-		op.bytes = count
+		a.bytes = count
 	}
-	if err != nil || depth == 0 {
-		op.done, op.failed, op.err = true, Read, err
-	} else {
-		op.bytes = min(op.bytes, copyChunk)
+	if a.err = err; err == nil && depth > 0 {
+		a.allocated = true
+		a.bytes = min(a.bytes, copyChunk)
 	}
-	return op
+	return a
 }
 
-// start begins with an area, if there is anything to do.
-func (k *commit) start(co *aio.Co, op *commitOp) {
-	w := &k.work
-	k.job.takeTurn(co)
-	w.ops = append(w.ops, op)
-	w.offset += op.bytes
-	if op.done {
+func (k *commit) read(co *aio.Co, a *commitArea) {
+	if !a.allocated {
 		return
 	}
-	w.unpaid = op.bytes
-	co.Fork(k.job.set.cfg.Main, "commit", func(co *aio.Co) { k.copy(co, op) }, func(l *aio.Lock, p *aio.PanicError) {
+	a.data = block.GetBuffer(a.bytes)
+	a.err = k.from.CoPreadv(co, a.offset, block.Vec{a.data.B}, 0)
+}
+
+// finish writes what was read. It returns what has failed, if something did.
+func (k *commit) finish(co *aio.Co, a *commitArea) (Operation, error) {
+	defer a.free()
+	if a.err != nil || !a.allocated {
+		return Read, a.err
+	}
+	return Write, k.to.CoPwritev(co, a.offset, block.Vec{a.data.B}, 0)
+}
+
+func (a *commitArea) free() {
+	if a.data != nil {
+		a.data.Free()
+		a.data = nil
+	}
+}
+
+// readAhead begins to read the area at offset, unless that was done already.
+func (k *commit) readAhead(co *aio.Co, offset, length int64) {
+	if k.ahead != nil && k.ahead.offset == offset {
+		return
+	}
+	k.forget(co)
+	a := k.look(co, offset, length)
+	k.ahead = a
+	if !a.allocated {
+		return
+	}
+	a.reading = true
+	co.Fork(k.job.set.cfg.Main, "commit", func(co *aio.Co) { k.read(co, a) }, func(l *aio.Lock, p *aio.PanicError) {
 		if p != nil {
 			k.job.set.cfg.Panicked(p)
-			op.err = p
+			a.err = p
 		}
-		op.done = true
-		w.idle.Wake(l)
+		a.reading = false
+		k.idle.Wake(l)
 	})
 }
 
-func (k *commit) copy(co *aio.Co, op *commitOp) {
-	buf := block.GetBuffer(op.bytes)
-	defer buf.Free()
-	data := block.Vec{buf.B}
-	op.failed = Read
-	if op.err = k.from.CoPreadv(co, op.offset, data, 0); op.err == nil {
-		op.failed = Write
-		op.err = k.to.CoPwritev(co, op.offset, data, 0)
-	}
-}
-
-// reap looks at what has ended until at most so many requests are under way.
-// When one has failed, what was started behind it is done again as well.
-func (k *commit) reap(co *aio.Co, most int) {
-	w := &k.work
-	for len(w.ops) > most && w.err == nil {
-		op := w.ops[0]
-		k.await(co, op)
-		if op.err == nil {
-			w.ops = w.ops[1:]
-			k.job.Progress.Add(op.bytes)
-			continue
-		}
-		k.settle(co)
-		w.ops, w.offset, w.unpaid = nil, op.offset, 0
-		if k.job.handle(co, op.failed, k.p.Errors, op.err) == ReportError {
-			w.err = op.err
-		}
-	}
-}
-
-// settle waits for all that is under way.
-func (k *commit) settle(co *aio.Co) {
-	for _, op := range k.work.ops {
-		k.await(co, op)
-	}
-}
-
-func (k *commit) await(co *aio.Co, op *commitOp) {
+// await waits until an area is read.
+func (k *commit) await(co *aio.Co, a *commitArea) {
 	k.job.takeTurn(co)
-	for !op.done {
-		k.work.idle.Sleep(co, aio.Forever)
+	for a.reading {
+		k.idle.Sleep(co, aio.Forever)
 	}
 }
 
-// Pause waits for what is under way, and tells of what has failed: a job that
-// rests does nothing.
-func (k *commit) Pause(co *aio.Co, _ *Job) { k.reap(co, 0) }
+// forget waits for what is read ahead and gives it up.
+func (k *commit) forget(co *aio.Co) {
+	if a := k.ahead; a != nil {
+		k.await(co, a)
+		a.free()
+		k.ahead = nil
+	}
+}
+
+// Pause lets nothing be under way: a job that rests does nothing. What was read
+// is read again, since it may be another thing by then; that it could not be read
+// will be told.
+func (k *commit) Pause(co *aio.Co, _ *Job) {
+	if a := k.ahead; a != nil {
+		if k.await(co, a); a.err == nil {
+			k.forget(co)
+		}
+	}
+}
 
 // Resume has nothing to do.
 func (k *commit) Resume(*aio.Co, *Job) {}

@@ -3,6 +3,7 @@ package drivertest
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/qmpblock/qmpblock/block"
 	"github.com/qmpblock/qmpblock/block/aio"
@@ -24,7 +25,11 @@ type overlay struct {
 	size, unit int64
 	mu         sync.Mutex
 	units      map[int64][]byte // nil for those that are zero
+	onRead     atomic.Pointer[func() error]
 }
+
+// FailReads makes reads of a node of the driver "overlay" fail where f does.
+func FailReads(n *block.Node, f func() error) { n.Instance().(*overlay).onRead.Store(&f) }
 
 func openOverlay(a *block.OpenArgs) (block.Instance, error) {
 	size, err := a.Options.TakeSize("size", 0)
@@ -64,6 +69,11 @@ func (o *overlay) set(unit int64, data []byte) {
 }
 
 func (o *overlay) CoPreadv(co *aio.Co, offset int64, v block.Vec, _ block.ReqFlags) error {
+	if f := o.onRead.Load(); f != nil {
+		if err := (*f)(); err != nil {
+			return err
+		}
+	}
 	return o.each(offset, v.Len(), func(unit, at int64) error {
 		part := v.Slice(at, o.unit)
 		data, allocated := o.lookup(unit)
