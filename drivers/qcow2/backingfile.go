@@ -19,5 +19,13 @@ func (i *image) CoChangeBackingFile(co *aio.Co, b block.ImageBacking) error {
 	}
 	i.mu.lock(co)
 	defer i.mu.unlock()
+	// What was copied out of the old one has to be found without it. The
+	// reference does not write this, and loses it when it is killed.
+	if err := i.writeBack(co); err != nil {
+		return err
+	}
+	if err := i.barrier(co); err != nil {
+		return err
+	}
 	return i.updateHeader(co, func(h *header) { h.setBacking(b.Filename, b.Format) })
 }

@@ -15,7 +15,10 @@ import (
 // Monitor is the QMP monitor of a daemon that runs for one test, over a pair of
 // connected sockets: no file, and nothing to wait for.
 type Monitor struct {
-	tb   MonitorTB
+	tb MonitorTB
+	// Process is the daemon.
+	Process *Process
+
 	conn *net.UnixConn
 	in   *bufio.Reader
 }
@@ -68,7 +71,7 @@ func startMonitor(tb MonitorTB, dir string, words ...[]string) *Monitor {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(p.Kill)
-	m := &Monitor{tb, conn, bufio.NewReader(conn)}
+	m := &Monitor{tb: tb, Process: p, conn: conn, in: bufio.NewReader(conn)}
 	if _, err := m.in.ReadBytes('\n'); err != nil {
 		tb.Fatalf("no greeting: %v\n%s", err, p.Output())
 	}
