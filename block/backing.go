@@ -41,6 +41,16 @@ func (n *Node) FullBackingFilename() (string, error) {
 	if name == "" || hasProtocol(name) || strings.HasPrefix(name, "/") {
 		return name, nil
 	}
+	folder, err := n.baseFolder()
+	if err != nil {
+		return "", err
+	}
+	return folder + name, nil
+}
+
+// baseFolder is what is put before a name relative to the image's folder: "" if
+// that is the current one.
+func (n *Node) baseFolder() (string, error) {
 	storage := n
 	for c := storage.PrimaryChild(); c != nil; c = storage.PrimaryChild() {
 		storage = c.node
@@ -50,13 +60,22 @@ func (n *Node) FullBackingFilename() (string, error) {
 		return "", qerr.New("Cannot generate a base directory for '%s' nodes", storage.drv.Name)
 	}
 	if i := strings.LastIndexByte(of, '/'); i >= 0 {
-		return of[:i+1] + name, nil
+		return of[:i+1], nil
 	}
 	// A protocol's name without a folder keeps its prefix.
 	if i := strings.IndexByte(of, ':'); i >= 0 && hasProtocol(of) {
-		return of[:i+1] + name, nil
+		return of[:i+1], nil
 	}
-	return name, nil
+	return "", nil
+}
+
+// backingOverridden tells whether another image, or none, is behind the node than
+// it says itself.
+func (n *Node) backingOverridden() bool {
+	if n.backing == nil {
+		return n.autoBacking != ""
+	}
+	return n.autoBacking != n.backing.node.Filename()
 }
 
 // hasProtocol tells whether a name begins with a protocol, as in "nbd:": a

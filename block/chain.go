@@ -1,6 +1,10 @@
 package block
 
-import "github.com/qmpblock/qmpblock/qerr"
+import (
+	"path/filepath"
+
+	"github.com/qmpblock/qmpblock/qerr"
+)
 
 // A chain is a node and what shows through it: the backing file of an image, and
 // what a filter filters, one behind the other.
@@ -57,22 +61,53 @@ func (n *Node) FindBase() *Node {
 }
 
 // FindBackingImage finds an image behind the top of a chain by the name of its
-// file, as the image over it has it, or as it was opened; nil if there is none.
+// file; nil if there is none. See [Node.names].
 func (n *Node) FindBackingImage(filename string) *Node {
 	for over := n.SkipFilters(); over != nil; {
 		below := over.BackingOf()
-		if below == nil {
-			return nil
-		}
-		full, _ := over.FullBackingFilename()
-		for _, name := range []string{over.imageBacking.Filename, full, below.Filename(), below.filename} {
-			if name == filename && name != "" {
-				return below
-			}
+		if below != nil && filename != "" && over.names(filename, below) {
+			return below
 		}
 		over = below
 	}
 	return nil
+}
+
+// names tells whether an image's user may call the image behind it so. Where the
+// image itself says what is behind it, its words are good, and any other path
+// to the same file, seen from the image's folder; else only the name that the
+// image behind has for clients (observed: own/flows/commit-names).
+func (n *Node) names(filename string, below *Node) bool {
+	if n.backingOverridden() {
+		return filename == below.Filename()
+	}
+	said := n.imageBacking.Filename
+	return filename == said || !hasProtocol(filename) && !hasProtocol(said) && n.samePath(filename, said)
+}
+
+// samePath tells whether two paths, which may be relative to the image's folder,
+// lead to the same file.
+func (n *Node) samePath(a, b string) bool {
+	here, err := n.baseFolder()
+	if err != nil {
+		return false
+	}
+	real := func(path string) string {
+		if !filepath.IsAbs(path) {
+			path = here + path
+		}
+		path, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return ""
+		}
+		path, err = filepath.Abs(path)
+		if err != nil {
+			return ""
+		}
+		return path
+	}
+	found := real(a)
+	return found != "" && found == real(b)
 }
 
 // IsRoot tells whether no other node and no job uses the node.

@@ -27,10 +27,12 @@ type mirrorFilter struct {
 	influx bool
 }
 
-// ChildPerm: whoever uses the filter uses the source.
+// ChildPerm: whoever uses the filter uses the source. A user that lets nobody
+// else write is in the way of no job that writes to an image behind.
 func (f *mirrorFilter) ChildPerm(_ *block.Child, _ block.Role, _ *block.ReopenState, perm, shared block.Perm) (block.Perm, block.Perm) {
 	if f.influx {
 		perm &^= block.PermConsistentRead
+		shared |= block.PermWrite // the job writes to what is behind, which nobody relies on
 	}
 	return perm, shared
 }
