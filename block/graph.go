@@ -31,7 +31,8 @@ type Config struct {
 	// behind its reply. It may run in any goroutine and must not block.
 	Complain func(line string)
 	// Warn receives a line for whoever gave the command, or the option, that is
-	// being followed: "warning: …". Nil: nobody hears of it.
+	// being followed: "warning: …"; there may be more lines in it. Nil: nobody
+	// hears of it.
 	Warn func(line string)
 	// Tell receives a line for whoever looks at the program's standard output;
 	// nil: nobody does.

@@ -164,6 +164,7 @@ func (g *Graph) openWithOptions(l *aio.Lock, n *Node, r *openRequest) error {
 	if err := g.openDriver(a); err != nil {
 		return err
 	}
+	n.warnProbed()
 	if n.drv.SupportsBacking {
 		if err := a.openBacking(); err != nil {
 			return err

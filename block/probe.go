@@ -108,5 +108,15 @@ func (n *Node) CheckProbed(head []byte) bool {
 	return !n.probed || n.graph.bestFormat(head, "") == n.drv
 }
 
+// warnProbed tells the user who left it to the disk's content what a writable
+// disk's format is.
+func (n *Node) warnProbed() {
+	if n.probed && !n.ReadOnly() && n.graph.cfg.Warn != nil {
+		n.graph.cfg.Warn("WARNING: Image format was not specified for '" + n.file.node.Filename() + "' and probing guessed raw.\n" +
+			"         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n" +
+			"         Specify the 'raw' format explicitly to remove the restrictions.")
+	}
+}
+
 // Probed tells whether the node's format was found by looking at its content.
 func (n *Node) Probed() bool { return n.probed }

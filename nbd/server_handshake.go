@@ -164,7 +164,7 @@ func (h *serverHandshake) answer(opt Option, d *decoder) error {
 // readError puts the end of a connection into the reference's words.
 func readError(err error) error {
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return errEnd
 	case errors.Is(err, syscall.ECONNRESET):
 		return errReset
