@@ -1,7 +1,9 @@
 package block
 
 import (
+	"cmp"
 	"math"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -217,24 +219,37 @@ func (o *Options) Merge(from *Options) {
 }
 
 // Sub returns the entries below prefix ("file" finds "file.x" as "x"), and
-// removes them here if take is set.
+// removes them here if take is set. They get there in the order of the
+// dictionary that they come from.
 func (o *Options) Sub(prefix string, take bool) *Options {
 	sub := NewOptions()
-	if o == nil {
+	if !o.HasSub(prefix) {
 		return sub
 	}
+	prefix += "."
 	kept := o.entries[:0:0]
 	for _, e := range o.entries {
-		if rest, ok := strings.CutPrefix(e.key, prefix+"."); ok {
-			sub.entries = append(sub.entries, entry{rest, e.value})
+		if strings.HasPrefix(e.key, prefix) {
+			sub.entries = append(sub.entries, e)
 		} else if take {
 			kept = append(kept, e)
 		}
 	}
-	if take && len(sub.entries) > 0 {
+	sortAsDict(sub.entries)
+	for i := range sub.entries {
+		sub.entries[i].key = sub.entries[i].key[len(prefix):]
+	}
+	if take {
 		o.entries = kept
 	}
 	return sub
+}
+
+// sortAsDict puts entries into the order in which QEMU's dictionary lists them
+// if they have been put in from the first to the last.
+func sortAsDict(entries []entry) {
+	slices.Reverse(entries)
+	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(qjson.Bucket(a.key), qjson.Bucket(b.key)) })
 }
 
 // HasSub tells whether there are entries below prefix.
