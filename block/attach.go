@@ -211,9 +211,9 @@ func (g *Graph) closeNode(l *aio.Lock, n *Node) {
 	}
 	n.DrainedBegin(l)
 	if n.instance != nil {
-		if !n.ReadOnly() && n.Active() && n.unflushed() {
-			// A failing last flush has nobody to report to; the reference
-			// ignores it as well.
+		if !n.ReadOnly() && n.Active() {
+			// What others wrote below becomes durable too. A failing last flush
+			// has nobody to report to; the reference ignores it as well.
 			_ = n.Flush(l)
 		}
 		n.instance.Close(l)

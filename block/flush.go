@@ -92,7 +92,3 @@ func (n *Node) flushOnce(co *aio.Co, written bool) error {
 	}
 	return first
 }
-
-// unflushed tells whether something was written since the last flush. No
-// request may be under way.
-func (n *Node) unflushed() bool { return n.writeGen.Load() != n.flush.flushed }

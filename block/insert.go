@@ -25,8 +25,8 @@ func (g *Graph) InsertFilter(l *aio.Lock, options *Options, below *Node) (*Node,
 // that means the filter as well.
 func (n *Node) MakeImplicit(*aio.Lock) { n.implicit = true }
 
-// skipImplicit is the first node of a chain that users know of.
-func (n *Node) skipImplicit() *Node {
+// SkipImplicit is the first node of a chain that users know of.
+func (n *Node) SkipImplicit() *Node {
 	for f := n.filtered(); n.implicit && f != nil; f = n.filtered() {
 		n = f.node
 	}

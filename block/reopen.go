@@ -401,7 +401,7 @@ func (q *reopenQueue) findReplaced(st *ReopenState) error {
 			return err
 		}
 		c := st.Node.Child(name)
-		if c != nil && (c.node == to || c.node.skipImplicit() == to) {
+		if c != nil && (c.node == to || c.node.SkipImplicit() == to) {
 			st.Options.Delete(name)
 			continue
 		}
@@ -418,7 +418,7 @@ func (q *reopenQueue) findReplaced(st *ReopenState) error {
 }
 
 // meantBy tells whether a name is that of the node, or of what it hides.
-func (n *Node) meantBy(name string) bool { return name == n.name || name == n.skipImplicit().name }
+func (n *Node) meantBy(name string) bool { return name == n.name || name == n.SkipImplicit().name }
 
 // checkUnchanged refuses what the driver did not take, unless it is what the
 // node has already. The reference refuses force-share even then.

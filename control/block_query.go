@@ -43,8 +43,12 @@ func (i *Instance) queryNamedBlockNodes(l *aio.Lock, a *schema.QueryNamedBlockNo
 }
 
 // blockDeviceInfo describes a node; b is the backend through which it is
-// looked at, nil if there is none.
+// looked at, nil if there is none. Through one, filters that users do not know
+// of are not seen.
 func blockDeviceInfo(co *aio.Co, n *block.Node, b *block.Backend, flat bool) (*schema.BlockDeviceInfo, error) {
+	if b != nil {
+		n = n.SkipImplicit()
+	}
 	if n.Ejected() {
 		return nil, qerr.New("Block device %s is ejected", n.Name())
 	}
@@ -70,13 +74,15 @@ func blockDeviceInfo(co *aio.Co, n *block.Node, b *block.Backend, flat bool) (*s
 	if backing := n.BackingFilename(); backing != "" {
 		info.BackingFile = &backing
 	}
+	if b != nil {
+		var err error
+		info.BackingFileDepth, err = fillChainInfo(co, &info.Image, n)
+		return info, err
+	}
 	if !flat {
 		info.BackingFileDepth = int64(n.BackingDepth())
 	}
-	if err := fillImageInfo(co, &info.Image, n, filename, flat); err != nil {
-		return nil, err
-	}
-	return info, nil
+	return info, fillImageInfo(co, &info.Image, n, filename, flat)
 }
 
 // fillImageInfo describes the image in a node and, unless flat, the chain of
@@ -91,6 +97,22 @@ func fillImageInfo(co *aio.Co, info *schema.ImageInfo, n *block.Node, filename s
 	}
 	info.BackingImage = new(schema.ImageInfo)
 	return fillImageInfo(co, info.BackingImage, below, below.Filename(), false)
+}
+
+// fillChainInfo is fillImageInfo for a device's disk: without the filters that
+// users do not know of. It returns how many images come behind the first.
+func fillChainInfo(co *aio.Co, info *schema.ImageInfo, n *block.Node) (depth int64, err error) {
+	for ; ; depth++ {
+		n = n.SkipImplicit()
+		if err := fillNodeInfo(co, info, n, n.Filename()); err != nil {
+			return 0, err
+		}
+		if n = n.FilterOrCow(); n == nil {
+			return depth, nil
+		}
+		info.BackingImage = new(schema.ImageInfo)
+		info = info.BackingImage
+	}
 }
 
 func fillNodeInfo(co *aio.Co, info *schema.ImageInfo, n *block.Node, filename string) error {

@@ -21,8 +21,12 @@ func (i *Instance) queryBlockstats(l *aio.Lock, a *schema.QueryBlockstatsArgumen
 }
 
 // nodeStats counts what a node itself knows, and the same of what is below.
-// With backing, the chain of backing files comes along, which a device shows.
+// With backing, the chain of backing files comes along, which a device shows, and
+// filters that users do not know of are left out.
 func nodeStats(n *block.Node, backing bool) *schema.BlockStats {
+	if backing {
+		n = n.SkipImplicit()
+	}
 	name := n.Name()
 	s := &schema.BlockStats{
 		NodeName: &name,

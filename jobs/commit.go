@@ -281,6 +281,9 @@ var commitTop = &block.Driver{
 // commitFilter is a node of the driver commit_top.
 type commitFilter struct{ backingFilter }
 
+// ExactFilename is the name of what is below.
+func (f *commitFilter) ExactFilename(*block.Options) string { return f.belowName() }
+
 func (f *commitFilter) ChildPerm(*block.Child, block.Role, *block.ReopenState, block.Perm, block.Perm) (block.Perm, block.Perm) {
 	return 0, block.PermAll
 }

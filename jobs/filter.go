@@ -20,6 +20,13 @@ func (f *backingFilter) CoGetLength(co *aio.Co) (int64, error) {
 	return c.Node().CoGetLength(co)
 }
 
+func (f *backingFilter) belowName() string {
+	if c := f.node.Backing(); c != nil {
+		return c.Node().Filename()
+	}
+	return ""
+}
+
 func (f *backingFilter) CoPreadv(co *aio.Co, offset int64, v block.Vec, flags block.ReqFlags) error {
 	return f.node.Backing().CoPreadv(co, offset, v, flags)
 }

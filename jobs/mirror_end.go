@@ -55,7 +55,9 @@ func (k *mirror) leave(l *aio.Lock, pivot bool) (err error) {
 		k.replaces.UnblockAll(k.blocker)
 		k.p.Graph.Unref(l, k.replaces)
 	}
-	// Its users take no more than they did.
+	// What is behind the filter by now becomes durable. Its users take no more than
+	// they did.
+	_ = k.filter.Flush(l)
 	_ = k.p.Graph.DropFilter(l, k.filter)
 	k.p.Graph.Unref(l, k.filter)
 	if k.drained {

@@ -50,12 +50,7 @@ func (f *mirrorFilter) RefreshLimits(l *block.Limits) error {
 }
 
 // ExactFilename is the source's name.
-func (f *mirrorFilter) ExactFilename(*block.Options) string {
-	if c := f.node.Backing(); c != nil {
-		return c.Node().Filename()
-	}
-	return ""
-}
+func (f *mirrorFilter) ExactFilename(*block.Options) string { return f.belowName() }
 
 // CoFlushAll flushes the source; the target is for the job to flush.
 func (f *mirrorFilter) CoFlushAll(co *aio.Co) error { return f.node.Backing().Node().CoFlush(co) }

@@ -148,9 +148,8 @@ func (k *mirror) follow(co *aio.Co, j *Job) error {
 		case dirty > 0:
 			k.pace(co, j, k.iterate(co, j))
 		default:
-			end, err := k.converge(co, j, &ready)
-			if end || err != nil {
-				return err
+			if k.converge(co, j, &ready) {
+				return nil
 			}
 		}
 	}
@@ -245,15 +244,13 @@ func (k *mirror) awaitRoom(co *aio.Co, j *Job, method copyMethod, bytes int64) {
 }
 
 // converge is called when nothing is dirty and no request under way. It makes
-// the target durable, the job ready, and tells whether the job is over.
-func (k *mirror) converge(co *aio.Co, j *Job, ready *bool) (end bool, err error) {
-	if err := k.p.Target.CoFlush(co); err != nil {
-		if k.fail(co, Write, err) == ReportError {
-			return false, err
-		}
-		return false, nil
-	}
+// the target durable the first time, when it makes the job ready, and the last
+// one. It tells whether the job is over.
+func (k *mirror) converge(co *aio.Co, j *Job, ready *bool) (end bool) {
 	if !*ready {
+		if !k.flush(co) {
+			return false
+		}
 		*ready = true
 		j.SetReady(co)
 	}
@@ -263,17 +260,27 @@ func (k *mirror) converge(co *aio.Co, j *Job, ready *bool) (end bool, err error)
 		if k.dirty.Count() == 0 {
 			j.Sleep(co, idleTime)
 		}
-		return false, nil
+		return false
 	}
 	if k.dirty.Count() > 0 {
-		return false, nil
+		return false
 	}
 	k.drain(co, j)
-	if k.dirty.Count() == 0 && (k.copyMode() == CopyInBackground || k.p.Target.CoFlush(co) == nil) {
-		return true, nil
+	if k.dirty.Count() == 0 && k.flush(co) {
+		return true
 	}
 	k.undrain(co, j)
-	return false, nil
+	return false
+}
+
+// flush makes the target durable, or sees to it that the job learns of a failure
+// that is its.
+func (k *mirror) flush(co *aio.Co) bool {
+	err := k.p.Target.CoFlush(co)
+	if err != nil {
+		k.fail(co, Write, err)
+	}
+	return err == nil
 }
 
 // noteSynced: where writes go to both sides and nothing is dirty, these hold the
