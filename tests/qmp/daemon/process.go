@@ -126,7 +126,7 @@ func (p *Process) Kill() {
 // rest: the reference greets a client twice that comes while it still starts.
 // An error tells that it ended instead.
 func (p *Process) AwaitSocket(path string, limit time.Duration) error {
-	err := p.await(limit, func() bool { return exists(path) && p.rests() && p.rests() })
+	err := p.await(limit, func() bool { return exists(path) && p.Rests() && p.Rests() })
 	if err != nil {
 		return fmt.Errorf("awaited socket %s: %w", path, err)
 	}
@@ -139,7 +139,7 @@ func (p *Process) AwaitEndOrRest(limit time.Duration) (ended bool, err error) {
 	const asleep = 400 * time.Millisecond
 	since := time.Now()
 	err = p.await(limit, func() bool {
-		if !p.rests() {
+		if !p.Rests() {
 			since = time.Now()
 		}
 		return time.Since(since) >= asleep
@@ -169,8 +169,8 @@ func (p *Process) await(limit time.Duration, condition func() bool) error {
 	return nil
 }
 
-// rests tells whether every thread of the process sleeps.
-func (p *Process) rests() bool {
+// Rests tells whether every thread of the process sleeps.
+func (p *Process) Rests() bool {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid()))
 	if err != nil || len(threads) == 0 {
 		return false
