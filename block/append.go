@@ -77,11 +77,12 @@ func (a *Appended) Undo(l *aio.Lock) {
 }
 
 // DropFilter takes a filter out of the graph: its users become those of the
-// node that it filters.
+// node that it filters. Who still holds the filter has a node of which nothing
+// can be asked.
 func (g *Graph) DropFilter(l *aio.Lock, filter *Node) error {
 	filtered := filter.filtered()
 	defer drainBoth(l, filter, filtered.node)()
-	return g.Write(l, "drop "+filter.name, func(w *Write) error {
+	err := g.Write(l, "drop "+filter.name, func(w *Write) error {
 		to := filtered.node
 		if _, err := w.moveParents(filter, to); err != nil {
 			return err
@@ -89,4 +90,12 @@ func (g *Graph) DropFilter(l *aio.Lock, filter *Node) error {
 		w.detach(filtered)
 		return w.refreshPerms(nil, filter, to)
 	})
+	if err != nil {
+		return err
+	}
+	filter.Eject()
+	if d, ok := filter.instance.(Dropper); ok {
+		d.Dropped()
+	}
+	return nil
 }

@@ -34,7 +34,8 @@ func (n *Node) Complain(format string, args ...any) {
 // Eject is for drivers: the image cannot be used any more.
 func (n *Node) Eject() { n.ejected.Store(true) }
 
-// Ejected tells whether the image was found damaged beyond use.
+// Ejected tells whether the image was found damaged beyond use, or the node is a
+// filter that was taken out of the graph.
 func (n *Node) Ejected() bool { return n.ejected.Load() }
 
 // absent tells whether the node has nothing that could serve requests.

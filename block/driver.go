@@ -259,6 +259,11 @@ type (
 	Debugger interface {
 		DebugEvent(e DebugEvent)
 	}
+	// Dropper is told that its filter was taken out of the graph, while somebody
+	// may still hold the node.
+	Dropper interface {
+		Dropped()
+	}
 	// Drainer is told when a drained section begins and ends.
 	Drainer interface {
 		DrainBegin()

@@ -96,9 +96,9 @@ func (g *Graph) ReplaceNode(l *aio.Lock, from, to *Node) error {
 
 // drainBoth begins drained sections of two nodes and returns what ends them.
 func drainBoth(l *aio.Lock, a, b *Node) (end func()) {
-	a.graph.DrainAll(l)
 	a.DrainedBegin(l)
 	b.DrainedBegin(l)
+	a.graph.DrainAll(l)
 	return func() {
 		b.DrainedEnd()
 		a.DrainedEnd()

@@ -206,7 +206,8 @@ func (k *backup) create(l *aio.Lock, s *Set) (err error) {
 		err = k.filter.RefreshPerms(l)
 	}
 	if err == nil {
-		err = job.addNode(l, "target", k.p.Target, 0, block.PermAll)
+		k.p.Graph.DrainAll(l)
+		err = job.AddNode(l, "target", k.p.Target, 0, block.PermAll)
 	}
 	if err != nil {
 		job.GiveUp(l)

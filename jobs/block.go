@@ -1,7 +1,6 @@
 package jobs
 
 import (
-	"slices"
 	"time"
 
 	"github.com/qmpblock/qmpblock/block"
@@ -100,8 +99,7 @@ func (s *Set) CreateBlock(l *aio.Lock, k Kind, p BlockParams) (*BlockJob, error)
 			return nil, err
 		}
 	}
-	p.Graph.DrainAll(l)
-	if err := b.addNode(l, "main node", p.Node, p.Perm, p.Shared); err != nil {
+	if err := b.AddNode(l, "main node", p.Node, p.Perm, p.Shared); err != nil {
 		j.GiveUp(l)
 		return nil, err
 	}
@@ -109,15 +107,9 @@ func (s *Set) CreateBlock(l *aio.Lock, k Kind, p BlockParams) (*BlockJob, error)
 }
 
 // AddNode makes the job hold one more node, which other operations are kept
-// away from.
+// away from. The reference takes all nodes of a job beside the main one in one
+// drained section of the graph (observed: own/jobs/drains-chain).
 func (b *BlockJob) AddNode(l *aio.Lock, name string, n *block.Node, perm, shared block.Perm) error {
-	b.graph.DrainAll(l)
-	return b.addNode(l, name, n, perm, shared)
-}
-
-// addNode is AddNode without a drained section of the graph: stream and commit
-// jobs take the nodes of their chain all at once (observed: own/jobs/stream-graph).
-func (b *BlockJob) addNode(l *aio.Lock, name string, n *block.Node, perm, shared block.Perm) error {
 	if err := b.holding.Add(l, n, name, perm, shared); err != nil {
 		return err
 	}
@@ -138,21 +130,11 @@ func (b *BlockJob) ReleaseNodes(l *aio.Lock) {
 	b.holding.Clear(l)
 }
 
-// releaseNode lets go of one node.
-func (b *BlockJob) releaseNode(l *aio.Lock, n *block.Node) {
-	n.UnblockAll(b.blocker)
-	b.nodes = slices.DeleteFunc(b.nodes, func(held *block.Node) bool { return held == n })
-	b.holding.Remove(l, n)
-}
-
-// close ends what a block job has besides a job.
+// close ends what a block job has besides a job. There is a drained section even
+// if it holds no node any more (observed: own/jobs/backup-graph).
 func (b *BlockJob) close(l *aio.Lock) {
 	if len(b.nodes) == 0 {
-		b.graph.DrainAll(l) // (observed: own/jobs/backup-graph)
-	}
-	for b.keeps && len(b.nodes) > 0 {
 		b.graph.DrainAll(l)
-		b.releaseNode(l, b.nodes[len(b.nodes)-1])
 	}
 	b.ReleaseNodes(l)
 	b.holding.Close(l)

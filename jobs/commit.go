@@ -32,6 +32,7 @@ type commit struct {
 	job      *BlockJob
 	filter   *block.Node
 	frozen   bool
+	replaced bool           // the filter's users have base
 	from     *block.Backend // top
 	to       *block.Backend // base
 	writable writable       // base
@@ -46,7 +47,7 @@ func (s *Set) CreateCommit(l *aio.Lock, p CommitParams) (*BlockJob, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	if p.active() {
+	if p.active() || p.written() {
 		return s.createActive(l, p)
 	}
 	k := &commit{p: p}
@@ -59,7 +60,11 @@ func (s *Set) CreateCommit(l *aio.Lock, p CommitParams) (*BlockJob, error) {
 	}
 	k.job = job
 	if err := k.create(l); err != nil {
+		k.closeBackends(l)
+		k.thaw()
+		k.writable.restore(l)
 		job.GiveUp(l)
+		k.dropFilter(l)
 		return nil, err
 	}
 	return job, nil
@@ -69,6 +74,13 @@ func (s *Set) CreateCommit(l *aio.Lock, p CommitParams) (*BlockJob, error) {
 // to.
 func (p *CommitParams) active() bool { return p.Top.SkipFilters() == p.Node.SkipFilters() }
 
+// written tells whether somebody writes to the image that is written down, although
+// others are over it (observed: own/jobs/commit-writer).
+func (p *CommitParams) written() bool {
+	perm, _ := p.Top.Cumulative()
+	return perm&block.PermWrite != 0
+}
+
 // createActive makes a job that follows what is written meanwhile.
 func (s *Set) createActive(l *aio.Lock, p CommitParams) (*BlockJob, error) {
 	return s.CreateMirror(l, MirrorParams{
@@ -77,8 +89,7 @@ func (s *Set) createActive(l *aio.Lock, p CommitParams) (*BlockJob, error) {
 	})
 }
 
-// create puts the filter over top and takes what the job works on. What it has
-// done when it fails is undone by Clean.
+// create puts the filter over top and takes what the job works on.
 func (k *commit) create(l *aio.Lock) (err error) {
 	if err := k.writable.make(l, k.p.Base); err != nil {
 		return err
@@ -103,12 +114,13 @@ func (k *commit) create(l *aio.Lock) (err error) {
 // base changes below them.
 func (k *commit) hold(l *aio.Lock) error {
 	const inFlux = block.PermWriteUnchanged | block.PermWrite
+	k.p.Graph.DrainAll(l)
 	for n := k.p.Top; n != k.p.Base; n = n.FilterOrCow() {
-		if err := k.job.addNode(l, "intermediate node", n, 0, inFlux); err != nil {
+		if err := k.job.AddNode(l, "intermediate node", n, 0, inFlux); err != nil {
 			return err
 		}
 	}
-	if err := k.job.addNode(l, "base", k.p.Base, 0, block.PermAll); err != nil {
+	if err := k.job.AddNode(l, "base", k.p.Base, 0, block.PermAll); err != nil {
 		return err
 	}
 	perm, err := k.basePerm(l)
@@ -221,7 +233,11 @@ func (k *commit) replace(l *aio.Lock) error {
 			return err
 		}
 	}
-	return k.p.Graph.ReplaceNode(l, k.filter, k.p.Base)
+	if err := k.p.Graph.ReplaceNode(l, k.filter, k.p.Base); err != nil {
+		return err
+	}
+	k.replaced = true
+	return nil
 }
 
 // rename makes an image say that base is its backing file.
@@ -255,20 +271,23 @@ func (k *commit) thaw() {
 func (k *commit) Abort(l *aio.Lock, j *Job) { j.block.ReleaseNodes(l) }
 
 // Clean takes the filter away.
-func (k *commit) Clean(l *aio.Lock, j *Job) {
+func (k *commit) Clean(l *aio.Lock, _ *Job) {
 	k.closeBackends(l)
 	k.thaw()
-	if k.filter != nil {
-		if j.block != nil && !j.started {
-			j.block.ReleaseNodes(l)
-		}
-		filter := k.filter
-		k.filter = nil
-		// Who used base's data through it has base by now, or gets top back.
-		_ = k.p.Graph.DropFilter(l, filter)
-		k.p.Graph.Unref(l, filter)
-	}
+	k.dropFilter(l)
 	k.writable.restore(l)
+}
+
+func (k *commit) dropFilter(l *aio.Lock) {
+	if k.filter == nil {
+		return
+	}
+	if !k.replaced {
+		// Top gets its users back. They take no more than they did.
+		_ = k.p.Graph.DropFilter(l, k.filter)
+	}
+	k.p.Graph.Unref(l, k.filter)
+	k.filter = nil
 }
 
 // commitTop is the driver of the filter over top. It needs nothing of the
@@ -301,6 +320,10 @@ func (p *CommitParams) check() error {
 	case p.active() && p.BackingFile != nil:
 		return qerr.New("'backing-file' specified, but 'top' is the active layer")
 	case p.active():
+		return nil
+	case p.written() && p.BackingFile != nil:
+		return qerr.New("'backing-file' specified, but 'top' has a writer on it")
+	case p.written():
 		return nil
 	}
 	// The image over it will be told of another backing file.

@@ -111,12 +111,10 @@ func (j *Job) Start(l *aio.Lock) {
 	})
 }
 
-// GiveUp ends a job that could not be started.
+// GiveUp ends a job that could not be started. What its kind has done for it is
+// left to the caller.
 func (j *Job) GiveUp(l *aio.Lock) {
 	j.txn.remove(j)
-	if c, ok := j.kind.(Cleaner); ok {
-		c.Clean(l, j)
-	}
 	j.vanish(l)
 }
 

@@ -45,7 +45,7 @@ type (
 		Abort(l *aio.Lock, j *Job)
 	}
 	// Cleaner frees what the job needed. It is called behind Commit or Abort,
-	// also when the job was never started.
+	// also when the job was never started, but not when it is given up.
 	Cleaner interface {
 		Clean(l *aio.Lock, j *Job)
 	}

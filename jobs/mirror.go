@@ -179,6 +179,10 @@ func (k *mirror) create(l *aio.Lock, s *Set) (err error) {
 		return err
 	}
 	if err = k.hold(l); err != nil {
+		if k.target != nil {
+			k.target.Close(l)
+			k.target = nil
+		}
 		k.job.GiveUp(l)
 	}
 	return err
@@ -222,10 +226,11 @@ func (k *mirror) hold(l *aio.Lock) (err error) {
 		return err
 	}
 	k.dirty.SetEnabled(false)
-	if err := k.job.addNode(l, "source", k.p.Source, 0, block.PermAll&^block.PermResize); err != nil {
+	k.p.Graph.DrainAll(l)
+	if err := k.job.AddNode(l, "source", k.p.Source, 0, block.PermAll&^block.PermResize); err != nil {
 		return err
 	}
-	if err := k.job.addNode(l, "target", k.p.Target, 0, block.PermAll); err != nil {
+	if err := k.job.AddNode(l, "target", k.p.Target, 0, block.PermAll); err != nil {
 		return err
 	}
 	k.measure(l)
@@ -255,7 +260,7 @@ func (k *mirror) chainedPerm(l *aio.Lock) (block.Perm, error) {
 func (k *mirror) holdChain(l *aio.Lock) error {
 	const inFlux = block.PermWriteUnchanged | block.PermWrite
 	for n := k.p.Source.FilterOrCow(); n != k.p.Target; n = n.FilterOrCow() {
-		if err := k.job.addNode(l, "intermediate node", n, 0, inFlux); err != nil {
+		if err := k.job.AddNode(l, "intermediate node", n, 0, inFlux); err != nil {
 			return err
 		}
 	}

@@ -131,12 +131,13 @@ func (k *stream) hold(l *aio.Lock) error {
 	if err := k.backend.Insert(l, k.filter); err != nil {
 		return err
 	}
-	if err := k.job.addNode(l, "active node", k.p.Node, 0, reads|block.PermWrite); err != nil {
+	k.p.Graph.DrainAll(l)
+	if err := k.job.AddNode(l, "active node", k.p.Node, 0, reads|block.PermWrite); err != nil {
 		return err
 	}
 	base := k.aboveBase.FilterOrCow()
 	for n := k.p.Node.FilterOrCow(); n != nil && n != base; n = n.FilterOrCow() {
-		if err := k.job.addNode(l, "intermediate node", n, 0, reads); err != nil {
+		if err := k.job.AddNode(l, "intermediate node", n, 0, reads); err != nil {
 			return err
 		}
 	}
@@ -259,26 +260,23 @@ func changeBacking(l *aio.Lock, image, base *block.Node, name *string, maskProto
 	return image.ChangeBackingFile(l, b)
 }
 
-// Clean takes the filter away.
+// Clean takes the filter out of the chain. The job holds it, with nothing below,
+// until it is dismissed (observed: own/jobs/drains-chain).
 func (k *stream) Clean(l *aio.Lock, _ *Job) {
 	k.dropFilter(l)
-	k.writable.restore(l)
-}
-
-func (k *stream) dropFilter(l *aio.Lock) {
 	if k.backend != nil {
 		k.backend.Close(l)
 		k.backend = nil
 	}
+	k.writable.restore(l)
+}
+
+func (k *stream) dropFilter(l *aio.Lock) {
 	if k.filter == nil {
 		return
 	}
-	if k.job != nil {
-		k.job.releaseNode(l, k.filter)
-	}
-	filter := k.filter
-	k.filter = nil
 	// It takes nothing that its users do not take.
-	_ = k.p.Graph.DropFilter(l, filter)
-	k.p.Graph.Unref(l, filter)
+	_ = k.p.Graph.DropFilter(l, k.filter)
+	k.p.Graph.Unref(l, k.filter)
+	k.filter = nil
 }

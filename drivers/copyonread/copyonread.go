@@ -80,9 +80,15 @@ func (f *filter) setBottom(g *block.Graph, name string) error {
 }
 
 // Close lets the chain change again.
-func (f *filter) Close(*aio.Lock) {
+func (f *filter) Close(*aio.Lock) { f.thaw() }
+
+// Dropped: the filter is not over the chain any more.
+func (f *filter) Dropped() { f.thaw() }
+
+func (f *filter) thaw() {
 	if f.bottom != nil {
 		f.top.UnfreezeChain(f.bottom)
+		f.bottom = nil
 	}
 }
 
@@ -166,4 +172,5 @@ var (
 	_ block.Prefetcher      = (*filter)(nil)
 	_ block.LimitsRefresher = (*filter)(nil)
 	_ block.ChildPermer     = (*filter)(nil)
+	_ block.Dropper         = (*filter)(nil)
 )

@@ -10,13 +10,17 @@ import (
 type story struct {
 	r     *rand.Rand
 	depth int // images in the chain
+	// inner: images in the chain may be exported to writers. There are no streams
+	// then: one that such a writer forbids leaves a user of the image behind in
+	// the reference.
+	inner bool
 	steps []step
 }
 
 // history makes a random history of so many steps behind those that make the
 // graph.
 func history(r *rand.Rand, length int) []step {
-	s := &story{r: r, depth: 2 + r.IntN(3)}
+	s := &story{r: r, depth: 2 + r.IntN(3), inner: r.IntN(4) == 0}
 	s.graph()
 	for range length {
 		s.happen()
@@ -167,8 +171,11 @@ func (s *story) happen() {
 
 // start begins a job.
 func (s *story) start() {
-	kind := pick(s.r, s.backup, s.backup, s.mirror, s.mirror, s.commit, s.commit, s.commit, s.stream, s.stream, s.stream, s.create)
-	s.command(kind())
+	kinds := []func() (string, object){s.backup, s.backup, s.mirror, s.mirror, s.commit, s.commit, s.commit, s.create}
+	if !s.inner {
+		kinds = append(kinds, s.stream, s.stream, s.stream)
+	}
+	s.command(pick(s.r, kinds...)())
 }
 
 // common are the arguments that all jobs over nodes have.
@@ -400,7 +407,9 @@ func (s *story) change() {
 	case 3, 4:
 		s.command("block_resize", object{{"node-name", pick(s.r, s.node(), s.target())}, {"size", pick(s.r, 1<<20, 1<<21, 1<<20+65536, 1<<19)}})
 	case 5:
-		s.command("block-export-add", object{{"type", "nbd"}, {"id", pick(s.r, "e", "e1")}, {"node-name", pick(s.r, s.node(), s.target())}, {"name", pick(s.r, "e", "e1")}, {"writable", s.in(2)}})
+		node, writable := pick(s.r, s.node(), s.target()), s.in(2)
+		writable = writable && (s.inner || node == s.top() || node[0] != 'n')
+		s.command("block-export-add", object{{"type", "nbd"}, {"id", pick(s.r, "e", "e1")}, {"node-name", node}, {"name", pick(s.r, "e", "e1")}, {"writable", writable}})
 	case 6:
 		s.command("block-export-del", object{{"id", pick(s.r, "e", "e1")}})
 	case 7:
