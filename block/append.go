@@ -54,6 +54,7 @@ func (g *Graph) Append(l *aio.Lock, over, below *Node) (*Appended, error) {
 func (a *Appended) Undo(l *aio.Lock) {
 	over, below := a.over, a.below
 	defer drainBoth(l, below, over)()
+	over.graph.DrainAll(l) // for each of the two changes
 	// It was so before, and nobody has used more of it since.
 	_ = over.graph.Write(l, "take "+over.name+" away", func(w *Write) error {
 		w.hold(over)

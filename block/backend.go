@@ -124,10 +124,7 @@ func (b *Backend) Remove(l *aio.Lock) {
 		return
 	}
 	n := b.root.node
-	for range 2 { // (observed: own/jobs/drains)
-		n.DrainedBegin(l)
-		n.DrainedEnd()
-	}
+	n.drainTwice(l)
 	b.graph.DrainAll(l)
 	_ = b.graph.Write(l, "remove "+n.name, func(w *Write) error {
 		c := b.root

@@ -21,6 +21,15 @@ func (n *Node) DrainedEnd() {
 	n.graph.tracer.At(trace.GraphDrainEnd).Str("node", n.name).Send()
 }
 
+// drainTwice is what the reference does to a node that a backend lets go of
+// (observed: own/jobs/drains).
+func (n *Node) drainTwice(l *aio.Lock) {
+	for range 2 {
+		n.DrainedBegin(l)
+		n.DrainedEnd()
+	}
+}
+
 func (n *Node) drainedBegin() {
 	if n.quiesce.Add(1) > 1 {
 		return

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
@@ -100,6 +101,7 @@ type Graph struct {
 	ctxMu sync.Mutex
 	extra []*aio.Context // contexts of iothreads
 
+	made       atomic.Uint64 // nodes so far
 	backends   backendList
 	holders    *Holding // the newest first
 	drainedAll int      // sections of all holders

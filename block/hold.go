@@ -130,7 +130,7 @@ func (g *Graph) DrainAll(l *aio.Lock) {
 // returns.
 func (g *Graph) DrainAllBegin(l *aio.Lock) {
 	l.Settle()
-	for h := g.holders; h != nil; h = h.next {
+	for _, h := range g.pauseOrder() {
 		h.drainedBegin()
 	}
 	g.drainedAll++
@@ -148,7 +148,7 @@ func (g *Graph) DrainAllBegin(l *aio.Lock) {
 // was put off as well (observed: transaction/backup-individual).
 func (g *Graph) DrainAllEnd(l *aio.Lock) {
 	g.drainedAll--
-	for h := g.holders; h != nil; h = h.next {
+	for _, h := range g.resumeOrder() {
 		h.drainedEnd()
 	}
 	l.SettleAll()

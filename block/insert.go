@@ -50,7 +50,7 @@ func (g *Graph) OpenInternal(l *aio.Lock, f Internal) (*Node, error) {
 	if f.Name != nil {
 		o.Set(optNodeName, StringOpt(*f.Name))
 	}
-	n := &Node{graph: g, refs: 1, flags: f.Flags, drv: f.Driver, options: o, explicit: o.Clone(), implicit: f.Name == nil}
+	n := &Node{graph: g, serial: g.made.Add(1), refs: 1, flags: f.Flags, drv: f.Driver, options: o, explicit: o.Clone(), implicit: f.Name == nil}
 	n.ctx.Store(g.main)
 	left := o.Clone()
 	left.Delete(optDriver)

@@ -15,6 +15,7 @@ const SectorSize = 512
 // atomic ones.
 type Node struct {
 	graph    *Graph
+	serial   uint64 // in the order of creation
 	name     string
 	drv      *Driver
 	instance Instance

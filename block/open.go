@@ -74,7 +74,7 @@ func (g *Graph) openNode(l *aio.Lock, r *openRequest) (*Node, error) {
 	if r.reference != nil {
 		return g.referTo(r)
 	}
-	n := &Node{graph: g, refs: 1, flags: r.flags}
+	n := &Node{graph: g, serial: g.made.Add(1), refs: 1, flags: r.flags}
 	n.ctx.Store(g.main)
 	n.explicit = r.options.Clone()
 	if r.parent != nil {
@@ -140,11 +140,12 @@ func (g *Graph) openWithOptions(l *aio.Lock, n *Node, r *openRequest) error {
 		if err := a.openFileFirst(r.filename); err != nil {
 			return err
 		}
-		if a.file != nil && !r.trusted {
+		if a.file != nil && !r.trusted && g.holders != nil {
 			// The reference takes the file by a backend to look at it, and
-			// lets go.
+			// lets go: jobs see it (observed: own/jobs/drains-open).
 			g.DrainAll(l)
 			g.DrainAll(l)
+			a.file.drainTwice(l)
 		}
 	}
 	if drv == nil {
@@ -232,6 +233,7 @@ func (g *Graph) openDriver(a *OpenArgs) error {
 	instance, err := n.drv.Open(a)
 	if err != nil {
 		n.instance = nil
+		g.DrainAll(a.Lock) // (observed: own/jobs/drains-open)
 		return a.abandon(err)
 	}
 	n.instance = instance
