@@ -49,8 +49,6 @@ func (i *Instance) commitTop(n *block.Node, a *schema.BlockCommitArguments) (*bl
 	switch {
 	case a.TopNode != nil && a.Top != nil:
 		return nil, qerr.New("'top-node' and 'top' are mutually exclusive")
-	case a.BaseNode != nil && a.Base != nil:
-		return nil, qerr.New("'base-node' and 'base' are mutually exclusive")
 	case a.TopNode != nil:
 		named, err := i.graph.Lookup("", *a.TopNode)
 		if err != nil {
@@ -71,6 +69,8 @@ func (i *Instance) commitTop(n *block.Node, a *schema.BlockCommitArguments) (*bl
 // commitBase finds the image that gets the data.
 func (i *Instance) commitBase(top *block.Node, a *schema.BlockCommitArguments) (*block.Node, error) {
 	switch {
+	case a.BaseNode != nil && a.Base != nil:
+		return nil, qerr.New("'base-node' and 'base' are mutually exclusive")
 	case a.BaseNode != nil:
 		base, err := i.graph.Lookup("", *a.BaseNode)
 		if err != nil {

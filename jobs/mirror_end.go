@@ -123,6 +123,9 @@ func CheckReplaces(l *aio.Lock, g *block.Graph, source *block.Node, name string)
 	if err != nil {
 		return err
 	}
+	if err := n.CheckBlocked(block.BlockOpReplace); err != nil {
+		return err
+	}
 	if !n.CanBeReplaced(source) {
 		return qerr.New("Cannot replace '%s' by a node mirrored from '%s', because it cannot be guaranteed that doing so would not lead to an abrupt change of visible data",
 			name, source.Name())

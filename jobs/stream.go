@@ -54,8 +54,8 @@ func (p *StreamParams) check() error {
 			break
 		}
 	}
-	all := p.Base == nil && (p.Bottom == nil || p.Bottom.FilterOrCow() == nil)
-	if all && p.BackingFile != nil {
+	// The reference says so even if it is told where to stop.
+	if p.Base == nil && p.BackingFile != nil {
 		return qerr.New("backing file specified, but streaming the entire chain")
 	}
 	return nil
