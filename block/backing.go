@@ -59,14 +59,28 @@ func (n *Node) baseFolder() (string, error) {
 	if of == "" {
 		return "", qerr.New("Cannot generate a base directory for '%s' nodes", storage.drv.Name)
 	}
-	if i := strings.LastIndexByte(of, '/'); i >= 0 {
-		return of[:i+1], nil
+	return folderOf(of), nil
+}
+
+// folderOf is what is put before a name relative to the folder of a file: "" if
+// that is the current one.
+func folderOf(file string) string {
+	if i := strings.LastIndexByte(file, '/'); i >= 0 {
+		return file[:i+1]
 	}
 	// A protocol's name without a folder keeps its prefix.
-	if i := strings.IndexByte(of, ':'); i >= 0 && hasProtocol(of) {
-		return of[:i+1], nil
+	if i := strings.IndexByte(file, ':'); i >= 0 && hasProtocol(file) {
+		return file[:i+1]
 	}
-	return "", nil
+	return ""
+}
+
+// beside is a name as a file of the given name means it.
+func beside(file, name string) string {
+	if name == "" || hasProtocol(name) || strings.HasPrefix(name, "/") {
+		return name
+	}
+	return folderOf(file) + name
 }
 
 // backingOverridden tells whether another image, or none, is behind the node than

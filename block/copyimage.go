@@ -57,7 +57,7 @@ func (g *Graph) openCopy(l *aio.Lock, source *Node, im CopyImage, options *Optio
 		if im.Format == "" {
 			im.Format = source.drv.Name
 		}
-		if err := g.createCopy(l, source, im); err != nil {
+		if err := g.createCopy(l, source, im, more&FlagNoBacking == 0); err != nil {
 			return nil, err
 		}
 	}
@@ -73,12 +73,12 @@ func (g *Graph) openCopy(l *aio.Lock, source *Node, im CopyImage, options *Optio
 	})
 }
 
-func (g *Graph) createCopy(l *aio.Lock, source *Node, im CopyImage) error {
+func (g *Graph) createCopy(l *aio.Lock, source *Node, im CopyImage, opensBacking bool) error {
 	size, err := source.GetLength(l)
 	if err != nil {
 		return err
 	}
-	n := NewImage{Filename: im.Filename, Format: im.Format, Size: size}
+	n := NewImage{Filename: im.Filename, Format: im.Format, Size: size, TryBacking: opensBacking, Flags: source.flags}
 	if im.Backing != nil {
 		below := im.Backing.SkipFilters()
 		n.Backing = ImageBacking{Filename: below.Filename(), Format: below.drv.Name}
@@ -101,5 +101,6 @@ func (g *Graph) ReplaceBacking(l *aio.Lock, n, to *Node) error {
 	if n.BackingOf() == to {
 		return nil
 	}
+	g.DrainAll(l)
 	return g.Write(l, "back "+n.name, func(w *Write) error { return w.SetBacking(n, to) })
 }

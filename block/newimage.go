@@ -19,6 +19,10 @@ type NewImage struct {
 	Size int64
 	// Backing is what the image says of its backing file.
 	Backing ImageBacking
+	// TryBacking opens the backing file for a moment, to see whether that will
+	// work, with Flags.
+	TryBacking bool
+	Flags      Flags
 }
 
 // CreateImage makes an image: its file first, and then what the format needs in
@@ -27,6 +31,11 @@ func (g *Graph) CreateImage(l *aio.Lock, im NewImage) error {
 	format, protocol, err := g.creators(im)
 	if err != nil {
 		return err
+	}
+	if im.TryBacking && im.Backing.Filename != "" {
+		if err := g.tryBacking(l, im); err != nil {
+			return err
+		}
 	}
 	if format.Kind == Protocol {
 		protocol = format // the file is all there is
@@ -53,6 +62,20 @@ func (g *Graph) tellOf(im NewImage, format *Driver) {
 	}
 	words = append(words, format.NewDefaults[1])
 	g.cfg.Tell(strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " "))
+}
+
+// tryBacking opens the backing file where the image looks for it.
+func (g *Graph) tryBacking(l *aio.Lock, im NewImage) error {
+	o := NewOptions()
+	o.Set(optDriver, StringOpt(im.Backing.Format))
+	o.Set(optReadOnly, BoolOpt(true))
+	o.Set(optForceShare, BoolOpt(true)) // whoever uses it meanwhile
+	o.setCache(im.Flags)
+	n, err := g.openNode(l, &openRequest{filename: beside(im.Filename, im.Backing.Filename), options: o, image: true})
+	if err == nil {
+		g.Unref(l, n)
+	}
+	return err
 }
 
 // creators finds the drivers that an image is made with.

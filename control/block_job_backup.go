@@ -135,6 +135,10 @@ func (a driveBackupAction) prepare(l *aio.Lock, t *transaction) error {
 	if !source.IsInserted(l) {
 		return qerr.New("Device has no medium")
 	}
+	// No image is made in vain.
+	if err := source.CheckBlocked(block.BlockOpBackupSource); err != nil {
+		return err
+	}
 	common := a.common()
 	im := block.CopyImage{Filename: a.Target, Format: deref(a.Format)}
 	im.Existing = a.Mode != nil && *a.Mode == schema.NewImageModeExisting
