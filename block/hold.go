@@ -144,12 +144,11 @@ func (g *Graph) DrainAllBegin(l *aio.Lock) {
 	})
 }
 
-// DrainAllEnd ends it. Who goes on has had its turn when it returns, and what
-// was put off as well (observed: transaction/backup-individual).
+// DrainAllEnd ends it.
 func (g *Graph) DrainAllEnd(l *aio.Lock) {
 	g.drainedAll--
 	for _, h := range g.resumeOrder() {
 		h.drainedEnd()
 	}
-	l.SettleAll()
+	l.Settle()
 }

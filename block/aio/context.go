@@ -373,12 +373,6 @@ func (l *Lock) Settle() {
 	l.ctx.runSoon(l)
 }
 
-// SettleAll is Settle, and lets coroutines go on that put themselves off.
-func (l *Lock) SettleAll() {
-	l.mustHold()
-	l.ctx.runOthers(l)
-}
-
 // Later makes fn run when the lock's holder polls, settles or gives the lock
 // back. It is called by code that runs with the lock, but must not wait there.
 func (c *Context) Later(fn func(*Lock)) { c.soon = append(c.soon, fn) }
