@@ -32,7 +32,7 @@ func (w *Write) attach(parent, child *Node, name string, role Role, reopen *Reop
 	}
 	c := &Child{name: name, role: role, owner: parent}
 	perm, shared := parent.parents.cumulative()
-	c.perm, c.shared = parent.childPerm(c, role, reopen, perm, shared)
+	c.perm, c.shared = parent.childPerm(c, child, role, reopen, perm, shared)
 	w.link(c, child)
 	parent.children = append([]*Child{c}, parent.children...)
 	w.onAbort(func() { parent.removeChild(c) })
@@ -205,10 +205,6 @@ func (g *Graph) Unref(l *aio.Lock, n *Node) {
 // edge leads to it.
 func (g *Graph) closeNode(l *aio.Lock, n *Node) {
 	g.DrainAll(l)
-	if n.instance == nil && n.file != nil {
-		// It could not be opened; the reference lets go of the file first.
-		g.DrainAll(l)
-	}
 	n.DrainedBegin(l)
 	if n.instance != nil {
 		if !n.ReadOnly() && n.Active() {

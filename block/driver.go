@@ -192,6 +192,17 @@ type (
 	FilenameRefresher interface {
 		ExactFilename(full *Options) string
 	}
+	// ChildNamer tells what a child is called in the options with which the
+	// node can be opened again, if that is not the child's name.
+	ChildNamer interface {
+		ChildOption(c *Child) string
+	}
+	// ChildChanger can get further children, and lose some of those that it
+	// has; [Node.ChangeChildren] and [Write.ShareChild] help with it.
+	ChildChanger interface {
+		AddChild(l *aio.Lock, n *Node) error
+		RemoveChild(l *aio.Lock, c *Child) error
+	}
 	// SpecificInfoGetter gives the driver-specific part of ImageInfo.
 	SpecificInfoGetter interface {
 		SpecificInfo(co *aio.Co) (*SpecificInfo, error)

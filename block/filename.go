@@ -44,6 +44,7 @@ func (n *Node) describeData() name {
 	var fileName name
 	for _, c := range n.children {
 		sub := c.node.describeData()
+		option := n.childOption(c)
 		if c == n.file {
 			fileName = sub
 		}
@@ -53,9 +54,9 @@ func (n *Node) describeData() name {
 			}
 		}
 		for _, e := range sub.full.entries {
-			full.Set(join(c.name, e.key), e.value)
+			full.Set(join(option, e.key), e.value)
 		}
-		*tree.child(c.name) = *sub.tree
+		*tree.descend(option) = *sub.tree
 	}
 	if n.backing == nil && overridden {
 		full.Set(optBacking, NullOpt)
@@ -96,6 +97,14 @@ func isStrong(d *Driver, key string) bool {
 		}
 	}
 	return false
+}
+
+// childOption is what a child is called in the node's options.
+func (n *Node) childOption(c *Child) string {
+	if namer, ok := n.instance.(ChildNamer); ok {
+		return namer.ChildOption(c)
+	}
+	return c.name
 }
 
 func (n *Node) refresherFor() FilenameRefresher {

@@ -28,6 +28,10 @@ type Config struct {
 	// ImageCorrupted is called when a driver finds damage in an image. It may
 	// run in any goroutine and must not block.
 	ImageCorrupted func(node string, c Corruption)
+	// QuorumFailed and QuorumBad are called when children of a quorum do not
+	// agree. They may run in any goroutine and must not block.
+	QuorumFailed func(f QuorumFailure)
+	QuorumBad    func(b QuorumBad)
 	// Complain receives lines about what went wrong in nobody's command, or
 	// behind its reply. It may run in any goroutine and must not block.
 	Complain func(line string)

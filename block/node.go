@@ -178,13 +178,6 @@ func (n *Node) writableAfter(reopen *ReopenState) bool {
 	return flags&FlagRDWR != 0 && flags&FlagInactive == 0
 }
 
-func (n *Node) forceShareAfter(reopen *ReopenState) bool {
-	if reopen != nil {
-		return reopen.forceShare
-	}
-	return n.forceShare
-}
-
 func (n *Node) lengthAligned() bool {
 	align := n.limits.RequestAlignment
 	return align <= 1 || n.totalSectors.Load()*SectorSize%align == 0

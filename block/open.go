@@ -307,11 +307,27 @@ func (a *OpenArgs) ChildFile(filename, name string, role Role) (*Child, error) {
 	return a.child(filename, name, role, false)
 }
 
+// ChildImage opens and attaches a child that may be an image of any format.
+func (a *OpenArgs) ChildImage(name string, role Role) (*Child, error) {
+	r := a.childRequest("", name, role)
+	r.image = true
+	n, err := a.open(r, name, false)
+	if err != nil {
+		return nil, err
+	}
+	return a.adopt(n, name, role)
+}
+
 func (a *OpenArgs) child(filename, name string, role Role, allowNone bool) (*Child, error) {
 	n, err := a.openChildNode(filename, name, role, allowNone)
 	if err != nil || n == nil {
 		return nil, err
 	}
+	return a.adopt(n, name, role)
+}
+
+// adopt attaches a child that was opened.
+func (a *OpenArgs) adopt(n *Node, name string, role Role) (*Child, error) {
 	c, err := a.attach(n, name, role)
 	if err != nil {
 		a.Node.graph.Unref(a.Lock, n)
@@ -338,7 +354,10 @@ func (a *OpenArgs) attach(n *Node, name string, role Role) (c *Child, err error)
 // openChildNode opens what the options say of a child: a reference to a node,
 // or options of an inline one.
 func (a *OpenArgs) openChildNode(filename, name string, role Role, allowNone bool) (*Node, error) {
-	r := a.childRequest(filename, name, role)
+	return a.open(a.childRequest(filename, name, role), name, allowNone)
+}
+
+func (a *OpenArgs) open(r *openRequest, name string, allowNone bool) (*Node, error) {
 	if r.filename == "" && r.reference == nil && r.options.Len() == 0 {
 		if allowNone {
 			return nil, nil

@@ -28,13 +28,15 @@ type optNode struct {
 	children []*optNode
 }
 
-func (n *optNode) insert(key string, v OptValue) {
+func (n *optNode) insert(key string, v OptValue) { n.descend(key).value = v }
+
+// descend finds what a dotted key leads to.
+func (n *optNode) descend(key string) *optNode {
 	for {
 		name, rest, nested := strings.Cut(key, ".")
 		n = n.child(name)
 		if !nested {
-			n.value = v
-			return
+			return n
 		}
 		key = rest
 	}

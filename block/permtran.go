@@ -54,7 +54,7 @@ func (w *Write) refreshNodePerms(n *Node, reopen *ReopenState) error {
 		return err
 	}
 	for _, c := range n.children {
-		cperm, cshared := n.childPerm(c, c.role, reopen, perm, shared)
+		cperm, cshared := n.childPerm(c, c.node, c.role, reopen, perm, shared)
 		w.setPerm(c, cperm, cshared)
 	}
 	return nil
@@ -101,14 +101,17 @@ func (w *Write) checkDriverPerm(n *Node, perm, shared Perm) error {
 	return nil
 }
 
-func (n *Node) childPerm(c *Child, role Role, reopen *ReopenState, perm, shared Perm) (Perm, Perm) {
+// childPerm is what a node takes and shares on a child, whose edge may not be
+// linked yet. What is forced on the child itself counts (observed:
+// own/quorum/permissions).
+func (n *Node) childPerm(c *Child, child *Node, role Role, reopen *ReopenState, perm, shared Perm) (Perm, Perm) {
 	var cperm, cshared Perm
 	if permer, ok := n.instance.(ChildPermer); ok {
 		cperm, cshared = permer.ChildPerm(c, role, reopen, perm, shared)
 	} else {
 		cperm, cshared = DefaultPerms(n, role, reopen, perm, shared)
 	}
-	if n.forceShareAfter(reopen) {
+	if child.forceShare {
 		cshared = PermAll
 	}
 	return cperm, cshared

@@ -15,11 +15,14 @@ func (i *Instance) registerBlockCore(t *schema.Table) {
 	t.BlockdevSetActive(actionWith(i, i.blockdevSetActive))
 	t.BlockResize(actionWith(i, i.blockResize))
 	t.BlockSetWriteThreshold(actionWith(i, i.blockSetWriteThreshold))
+	t.XBlockdevChange(actionWith(i, i.blockdevChange))
 	t.XBlockdevSetIothread(actionWith(i, i.blockdevSetIothread))
 	t.BlockdevSnapshotInternalSync(actionWith(i, i.blockdevSnapshotInternal))
 	t.BlockdevSnapshotDeleteInternalSync(queryWith(i, i.blockdevSnapshotDeleteInternal))
 	t.Emits(&schema.BlockWriteThresholdEvent{})
 	t.Emits(&schema.BlockImageCorruptedEvent{})
+	t.Emits(&schema.QuorumFailureEvent{})
+	t.Emits(&schema.QuorumReportBadEvent{})
 }
 
 // nodeOptions flattens typed options for the block layer. The way leads
@@ -101,6 +104,44 @@ func (i *Instance) blockSetWriteThreshold(_ *aio.Lock, a *schema.BlockSetWriteTh
 	}
 	n.SetWriteThreshold(a.WriteThreshold)
 	return nil
+}
+
+// blockdevChange adds a child to a node, or takes one away. Jobs rest once for
+// the command, and those that use the parent again when it gets a child
+// (observed: own/quorum/drains).
+func (i *Instance) blockdevChange(l *aio.Lock, a *schema.XBlockdevChangeArguments) error {
+	i.graph.DrainAllBegin(l)
+	parent, child, node, err := i.findChildChange(a)
+	if err == nil && child != nil {
+		err = parent.RemoveChild(l, child)
+	}
+	i.graph.DrainAllEnd(l)
+	if err != nil || node == nil {
+		return err
+	}
+	return parent.AddChild(l, node)
+}
+
+// findChildChange finds a node, and the child to take away or the node to add.
+func (i *Instance) findChildChange(a *schema.XBlockdevChangeArguments) (parent *block.Node, child *block.Child, node *block.Node, err error) {
+	if parent, err = i.graph.Lookup(a.Parent, a.Parent); err != nil {
+		return nil, nil, nil, err
+	}
+	switch {
+	case a.Child == nil && a.Node == nil:
+		err = qerr.New("Either child or node must be specified")
+	case a.Child != nil && a.Node != nil:
+		err = qerr.New("The parameters child and node are in conflict")
+	case a.Child != nil:
+		if child = parent.Child(*a.Child); child == nil {
+			err = qerr.New("Node '%s' does not have child '%s'", a.Parent, *a.Child)
+		}
+	default:
+		if node = i.graph.Node(*a.Node); node == nil {
+			err = qerr.New("Node '%s' not found", *a.Node)
+		}
+	}
+	return parent, child, node, err
 }
 
 // blockdevSetIothread moves a node to an iothread's context, or back to the

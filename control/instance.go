@@ -20,6 +20,7 @@ import (
 	"github.com/qmpblock/qmpblock/fdset"
 	"github.com/qmpblock/qmpblock/jobs"
 	"github.com/qmpblock/qmpblock/jsonrpc"
+	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/qjson"
 	"github.com/qmpblock/qmpblock/qmp"
 	"github.com/qmpblock/qmpblock/qom"
@@ -135,6 +136,8 @@ func New(cfg Config) *Instance {
 		OpenFile:            i.openFile,
 		WriteThreshold:      i.writeThreshold,
 		ImageCorrupted:      i.imageCorrupted,
+		QuorumFailed:        i.quorumFailed,
+		QuorumBad:           i.quorumBad,
 		Complain:            cfg.Complain,
 		Warn:                cfg.Notice,
 		Tell:                tell,
@@ -308,6 +311,20 @@ func (i *Instance) imageCorrupted(node string, c block.Corruption) {
 	}
 	if c.Size >= 0 {
 		e.Size = &c.Size
+	}
+	i.emit(e)
+}
+
+func (i *Instance) quorumFailed(f block.QuorumFailure) {
+	i.emit(&schema.QuorumFailureEvent{Reference: f.Reference, SectorNum: f.Sector, SectorsCount: f.Sectors})
+}
+
+func (i *Instance) quorumBad(b block.QuorumBad) {
+	e := &schema.QuorumReportBadEvent{
+		Type: schema.QuorumOpType(b.Op), NodeName: b.Node, SectorNum: b.Sector, SectorsCount: b.Sectors,
+	}
+	if b.Error != nil {
+		e.Error = new(qerr.Strerror(qerr.ErrnoOf(b.Error, syscall.EIO)))
 	}
 	i.emit(e)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/qmpblock/qmpblock/drivers/nbd"
 	"github.com/qmpblock/qmpblock/drivers/null"
 	"github.com/qmpblock/qmpblock/drivers/qcow2"
+	"github.com/qmpblock/qmpblock/drivers/quorum"
 	"github.com/qmpblock/qmpblock/drivers/raw"
 	"github.com/qmpblock/qmpblock/drivers/snapshotaccess"
 )
@@ -35,5 +36,6 @@ func All() []*block.Driver {
 		copybeforewrite.Driver(),
 		snapshotaccess.Driver(),
 		copyonread.Driver(),
+		quorum.Driver(),
 	}
 }

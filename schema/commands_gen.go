@@ -65,7 +65,10 @@ const (
 	eventBlockJobPending
 	eventBlockWriteThreshold
 	commandBlockSetWriteThreshold
+	commandXBlockdevChange
 	commandXBlockdevSetIothread
+	eventQuorumFailure
+	eventQuorumReportBad
 	commandBlockdevSnapshotInternalSync
 	commandBlockdevSnapshotDeleteInternalSync
 	commandNbdServerStart
@@ -157,6 +160,7 @@ var commandInfos = [...]commandInfo{
 	{name: "blockdev-create", order: commandBlockdevCreate, since: 0x0300, allowPreconfig: true},
 	{name: "x-blockdev-amend", order: commandXBlockdevAmend, since: 0x0501, allowPreconfig: true, features: []string{"unstable"}},
 	{name: "block-set-write-threshold", order: commandBlockSetWriteThreshold, since: 0x0203, allowPreconfig: true},
+	{name: "x-blockdev-change", order: commandXBlockdevChange, since: 0x0207, allowPreconfig: true, features: []string{"unstable"}},
 	{name: "x-blockdev-set-iothread", order: commandXBlockdevSetIothread, since: 0x020c, allowPreconfig: true, features: []string{"unstable"}},
 	{name: "blockdev-snapshot-internal-sync", order: commandBlockdevSnapshotInternalSync, since: 0x0107, allowPreconfig: true},
 	{name: "blockdev-snapshot-delete-internal-sync", order: commandBlockdevSnapshotDeleteInternalSync, since: 0x0107, allowPreconfig: true},
@@ -584,12 +588,21 @@ func (t *Table) BlockSetWriteThreshold(h func(context.Context, *BlockSetWriteThr
 	registerActionWith(t, 44, h)
 }
 
+// XBlockdevChange registers the handler of x-blockdev-change. Adds a child to
+// a node, or takes one away. Only quorum can do so: a new child comes behind
+// the others, and must hold the same data as they do.
+//
+// Since QEMU 2.7.
+func (t *Table) XBlockdevChange(h func(context.Context, *XBlockdevChangeArguments) error) {
+	registerActionWith(t, 45, h)
+}
+
 // XBlockdevSetIothread registers the handler of x-blockdev-set-iothread. Moves
 // a node and its children to an I/O thread.
 //
 // Since QEMU 2.12.
 func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothreadArguments) error) {
-	registerActionWith(t, 45, h)
+	registerActionWith(t, 46, h)
 }
 
 // BlockdevSnapshotInternalSync registers the handler of
@@ -597,7 +610,7 @@ func (t *Table) XBlockdevSetIothread(h func(context.Context, *XBlockdevSetIothre
 //
 // Since QEMU 1.7.
 func (t *Table) BlockdevSnapshotInternalSync(h func(context.Context, *BlockdevSnapshotInternal) error) {
-	registerActionWith(t, 46, h)
+	registerActionWith(t, 47, h)
 }
 
 // BlockdevSnapshotDeleteInternalSync registers the handler of
@@ -607,7 +620,7 @@ func (t *Table) BlockdevSnapshotInternalSync(h func(context.Context, *BlockdevSn
 //
 // Since QEMU 1.7.
 func (t *Table) BlockdevSnapshotDeleteInternalSync(h func(context.Context, *BlockdevSnapshotDeleteInternalSyncArguments) (*SnapshotInfo, error)) {
-	registerQueryWith(t, 47, h, returnObject)
+	registerQueryWith(t, 48, h, returnObject)
 }
 
 // NbdServerStart registers the handler of nbd-server-start. Starts the NBD
@@ -615,7 +628,7 @@ func (t *Table) BlockdevSnapshotDeleteInternalSync(h func(context.Context, *Bloc
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) error) {
-	registerActionWith(t, 48, h)
+	registerActionWith(t, 49, h)
 }
 
 // NbdServerAdd registers the handler of nbd-server-add. Makes an NBD export
@@ -623,7 +636,7 @@ func (t *Table) NbdServerStart(h func(context.Context, *NbdServerOptionsLegacy) 
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error) {
-	registerActionWith(t, 49, h)
+	registerActionWith(t, 50, h)
 }
 
 // NbdServerRemove registers the handler of nbd-server-remove. Removes an NBD
@@ -631,7 +644,7 @@ func (t *Table) NbdServerAdd(h func(context.Context, *NbdServerAddOptions) error
 //
 // Since QEMU 2.12.
 func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArguments) error) {
-	registerActionWith(t, 50, h)
+	registerActionWith(t, 51, h)
 }
 
 // NbdServerStop registers the handler of nbd-server-stop. Stops the NBD
@@ -639,14 +652,14 @@ func (t *Table) NbdServerRemove(h func(context.Context, *NbdServerRemoveArgument
 //
 // Since QEMU 1.3.
 func (t *Table) NbdServerStop(h func(context.Context) error) {
-	registerAction(t, 51, h)
+	registerAction(t, 52, h)
 }
 
 // BlockExportAdd registers the handler of block-export-add. Makes an export.
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) error) {
-	registerActionWith(t, 52, h)
+	registerActionWith(t, 53, h)
 }
 
 // BlockExportDel registers the handler of block-export-del. Removes an export.
@@ -654,7 +667,7 @@ func (t *Table) BlockExportAdd(h func(context.Context, *BlockExportOptions) erro
 //
 // Since QEMU 5.2.
 func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments) error) {
-	registerActionWith(t, 53, h)
+	registerActionWith(t, 54, h)
 }
 
 // QueryBlockExports registers the handler of query-block-exports. Lists the
@@ -664,7 +677,7 @@ func (t *Table) BlockExportDel(h func(context.Context, *BlockExportDelArguments)
 //
 // Since QEMU 5.2.
 func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, error)) {
-	registerQuery(t, 54, h, returnList)
+	registerQuery(t, 55, h, returnList)
 }
 
 // QueryChardev registers the handler of query-chardev. Lists the character
@@ -674,7 +687,7 @@ func (t *Table) QueryBlockExports(h func(context.Context) ([]*BlockExportInfo, e
 //
 // Since QEMU 0.14.
 func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
-	registerQuery(t, 55, h, returnList)
+	registerQuery(t, 56, h, returnList)
 }
 
 // QueryChardevBackends registers the handler of query-chardev-backends. Lists
@@ -684,7 +697,7 @@ func (t *Table) QueryChardev(h func(context.Context) ([]*ChardevInfo, error)) {
 //
 // Since QEMU 2.0.
 func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendInfo, error)) {
-	registerQuery(t, 56, h, returnList)
+	registerQuery(t, 57, h, returnList)
 }
 
 // RingbufWrite registers the handler of ringbuf-write. Writes to a ring
@@ -692,7 +705,7 @@ func (t *Table) QueryChardevBackends(h func(context.Context) ([]*ChardevBackendI
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) error) {
-	registerActionWith(t, 57, h)
+	registerActionWith(t, 58, h)
 }
 
 // RingbufRead registers the handler of ringbuf-read. Takes bytes out of a ring
@@ -702,7 +715,7 @@ func (t *Table) RingbufWrite(h func(context.Context, *RingbufWriteArguments) err
 //
 // Since QEMU 1.4.
 func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (string, error)) {
-	registerQueryWith(t, 58, h, returnScalar(appendString))
+	registerQueryWith(t, 59, h, returnScalar(appendString))
 }
 
 // ChardevAdd registers the handler of chardev-add. Makes a character device.
@@ -711,7 +724,7 @@ func (t *Table) RingbufRead(h func(context.Context, *RingbufReadArguments) (stri
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 59, h, returnObject)
+	registerQueryWith(t, 60, h, returnObject)
 }
 
 // ChardevChange registers the handler of chardev-change. Replaces what stands
@@ -721,7 +734,7 @@ func (t *Table) ChardevAdd(h func(context.Context, *ChardevAddArguments) (*Chard
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (*ChardevReturn, error)) {
-	registerQueryWith(t, 60, h, returnObject)
+	registerQueryWith(t, 61, h, returnObject)
 }
 
 // ChardevRemove registers the handler of chardev-remove. Removes a character
@@ -729,7 +742,7 @@ func (t *Table) ChardevChange(h func(context.Context, *ChardevChangeArguments) (
 //
 // Since QEMU 1.4.
 func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) error) {
-	registerActionWith(t, 61, h)
+	registerActionWith(t, 62, h)
 }
 
 // ChardevSendBreak registers the handler of chardev-send-break. Sends a break
@@ -737,7 +750,7 @@ func (t *Table) ChardevRemove(h func(context.Context, *ChardevRemoveArguments) e
 //
 // Since QEMU 2.10.
 func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArguments) error) {
-	registerActionWith(t, 62, h)
+	registerActionWith(t, 63, h)
 }
 
 // Transaction registers the handler of transaction. Does several things at one
@@ -745,7 +758,7 @@ func (t *Table) ChardevSendBreak(h func(context.Context, *ChardevSendBreakArgume
 //
 // Since QEMU 1.1.
 func (t *Table) Transaction(h func(context.Context, *TransactionArguments) error) {
-	registerActionWith(t, 63, h)
+	registerActionWith(t, 64, h)
 }
 
 // QmpCapabilities registers the handler of qmp_capabilities. Ends the
@@ -753,7 +766,7 @@ func (t *Table) Transaction(h func(context.Context, *TransactionArguments) error
 //
 // Since QEMU 0.13.
 func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArguments) error) {
-	registerActionWith(t, 64, h)
+	registerActionWith(t, 65, h)
 }
 
 // QueryVersion registers the handler of query-version. Tells the version of
@@ -763,7 +776,7 @@ func (t *Table) QmpCapabilities(h func(context.Context, *QmpCapabilitiesArgument
 //
 // Since QEMU 0.14.
 func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
-	registerQuery(t, 65, h, returnObject)
+	registerQuery(t, 66, h, returnObject)
 }
 
 // QueryCommands registers the handler of query-commands. Lists the commands.
@@ -772,7 +785,7 @@ func (t *Table) QueryVersion(h func(context.Context) (*VersionInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
-	registerQuery(t, 66, h, returnList)
+	registerQuery(t, 67, h, returnList)
 }
 
 // Quit registers the handler of quit. Ends the program. The reply is sent when
@@ -780,7 +793,7 @@ func (t *Table) QueryCommands(h func(context.Context) ([]*CommandInfo, error)) {
 //
 // Since QEMU 0.14.
 func (t *Table) Quit(h func(context.Context) error) {
-	registerAction(t, 67, h)
+	registerAction(t, 68, h)
 }
 
 // QueryQmpSchema registers the handler of query-qmp-schema. Describes all
@@ -791,7 +804,7 @@ func (t *Table) Quit(h func(context.Context) error) {
 //
 // Since QEMU 2.5.
 func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
-	registerQuery(t, 68, h, returnList)
+	registerQuery(t, 69, h, returnList)
 }
 
 // QomList registers the handler of qom-list. Lists the properties of an
@@ -801,7 +814,7 @@ func (t *Table) QueryQmpSchema(h func(context.Context) ([]*SchemaInfo, error)) {
 //
 // Since QEMU 1.2.
 func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 69, h, returnList)
+	registerQueryWith(t, 70, h, returnList)
 }
 
 // QomGet registers the handler of qom-get. Reads a property.
@@ -810,14 +823,14 @@ func (t *Table) QomList(h func(context.Context, *QomListArguments) ([]*ObjectPro
 //
 // Since QEMU 1.2.
 func (t *Table) QomGet(h func(context.Context, *QomGetArguments) (Any, error)) {
-	registerQueryWith(t, 70, h, returnScalar(appendAny))
+	registerQueryWith(t, 71, h, returnScalar(appendAny))
 }
 
 // QomSet registers the handler of qom-set. Changes a property.
 //
 // Since QEMU 1.2.
 func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
-	registerActionWith(t, 71, h)
+	registerActionWith(t, 72, h)
 }
 
 // QomListTypes registers the handler of qom-list-types. Lists types of
@@ -827,7 +840,7 @@ func (t *Table) QomSet(h func(context.Context, *QomSetArguments) error) {
 //
 // Since QEMU 1.1.
 func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]*ObjectTypeInfo, error)) {
-	registerQueryWith(t, 72, h, returnList)
+	registerQueryWith(t, 73, h, returnList)
 }
 
 // QomListProperties registers the handler of qom-list-properties. Lists the
@@ -838,14 +851,14 @@ func (t *Table) QomListTypes(h func(context.Context, *QomListTypesArguments) ([]
 //
 // Since QEMU 2.12.
 func (t *Table) QomListProperties(h func(context.Context, *QomListPropertiesArguments) ([]*ObjectPropertyInfo, error)) {
-	registerQueryWith(t, 73, h, returnList)
+	registerQueryWith(t, 74, h, returnList)
 }
 
 // ObjectAdd registers the handler of object-add. Makes an object.
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
-	registerActionWith(t, 74, h)
+	registerActionWith(t, 75, h)
 }
 
 // ObjectDel registers the handler of object-del. Removes an object that nobody
@@ -853,7 +866,7 @@ func (t *Table) ObjectAdd(h func(context.Context, *ObjectOptions) error) {
 //
 // Since QEMU 2.0.
 func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
-	registerActionWith(t, 75, h)
+	registerActionWith(t, 76, h)
 }
 
 // DeviceAdd registers the handler of device_add. Plugs in a device. Its
@@ -863,7 +876,7 @@ func (t *Table) ObjectDel(h func(context.Context, *ObjectDelArguments) error) {
 //
 // The arguments are not checked: the handler does that.
 func (t *Table) DeviceAdd(h RawHandler) {
-	t.register(76, h)
+	t.register(77, h)
 }
 
 // DeviceDel registers the handler of device_del. Asks for a device to be
@@ -872,7 +885,7 @@ func (t *Table) DeviceAdd(h RawHandler) {
 //
 // Since QEMU 0.14.
 func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
-	registerActionWith(t, 77, h)
+	registerActionWith(t, 78, h)
 }
 
 // Stop registers the handler of stop. Stops the machine. It has no effect on
@@ -880,14 +893,14 @@ func (t *Table) DeviceDel(h func(context.Context, *DeviceDelArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Stop(h func(context.Context) error) {
-	registerAction(t, 78, h)
+	registerAction(t, 79, h)
 }
 
 // Cont registers the handler of cont. Lets the machine run.
 //
 // Since QEMU 0.14.
 func (t *Table) Cont(h func(context.Context) error) {
-	registerAction(t, 79, h)
+	registerAction(t, 80, h)
 }
 
 // HumanMonitorCommand registers the handler of human-monitor-command. Runs a
@@ -897,7 +910,7 @@ func (t *Table) Cont(h func(context.Context) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommandArguments) (string, error)) {
-	registerQueryWith(t, 80, h, returnScalar(appendString))
+	registerQueryWith(t, 81, h, returnScalar(appendString))
 }
 
 // Getfd registers the handler of getfd. Names the file descriptor that came
@@ -905,7 +918,7 @@ func (t *Table) HumanMonitorCommand(h func(context.Context, *HumanMonitorCommand
 //
 // Since QEMU 0.14.
 func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
-	registerActionWith(t, 81, h)
+	registerActionWith(t, 82, h)
 }
 
 // Closefd registers the handler of closefd. Closes a descriptor that getfd
@@ -913,7 +926,7 @@ func (t *Table) Getfd(h func(context.Context, *GetfdArguments) error) {
 //
 // Since QEMU 0.14.
 func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
-	registerActionWith(t, 82, h)
+	registerActionWith(t, 83, h)
 }
 
 // AddFd registers the handler of add-fd. Adds the file descriptor that came
@@ -923,7 +936,7 @@ func (t *Table) Closefd(h func(context.Context, *ClosefdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, error)) {
-	registerQueryWith(t, 83, h, returnObject)
+	registerQueryWith(t, 84, h, returnObject)
 }
 
 // RemoveFd registers the handler of remove-fd. Takes descriptors out of a set.
@@ -931,7 +944,7 @@ func (t *Table) AddFd(h func(context.Context, *AddFdArguments) (*AddfdInfo, erro
 //
 // Since QEMU 1.2.
 func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
-	registerActionWith(t, 84, h)
+	registerActionWith(t, 85, h)
 }
 
 // QueryFdsets registers the handler of query-fdsets. Lists the sets of
@@ -941,5 +954,5 @@ func (t *Table) RemoveFd(h func(context.Context, *RemoveFdArguments) error) {
 //
 // Since QEMU 1.2.
 func (t *Table) QueryFdsets(h func(context.Context) ([]*FdsetInfo, error)) {
-	registerQuery(t, 85, h, returnList)
+	registerQuery(t, 86, h, returnList)
 }

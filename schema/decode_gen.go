@@ -3269,6 +3269,12 @@ func (x *BlockSetWriteThresholdArguments) decodeMembers(d *decoder) bool {
 		required(d, "write-threshold", &x.WriteThreshold, readUint64)
 }
 
+func (x *XBlockdevChangeArguments) decodeMembers(d *decoder) bool {
+	return required(d, "parent", &x.Parent, readString) &&
+		optional(d, "child", &x.Child, readString) &&
+		optional(d, "node", &x.Node, readString)
+}
+
 func (x *XBlockdevSetIothreadArguments) decodeMembers(d *decoder) bool {
 	return required(d, "node-name", &x.NodeName, readString) &&
 		required(d, "iothread", &x.Iothread, readAlternate[StrOrNull]) &&

@@ -7177,6 +7177,21 @@ func (x *BlockSetWriteThresholdArguments) appendJSON(dst []byte, _ Version) []by
 }
 
 // AppendJSON appends the value as a monitor prints it.
+func (x *XBlockdevChangeArguments) AppendJSON(dst []byte) []byte { return x.appendJSON(dst, Newest) }
+
+func (x *XBlockdevChangeArguments) appendJSON(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"parent": `), x.Parent)
+	if x.Child != nil {
+		dst = appendString(appendKey(dst, `"child": `), *x.Child)
+	}
+	if x.Node != nil {
+		dst = appendString(appendKey(dst, `"node": `), *x.Node)
+	}
+	return append(dst, '}')
+}
+
+// AppendJSON appends the value as a monitor prints it.
 func (x *XBlockdevSetIothreadArguments) AppendJSON(dst []byte) []byte {
 	return x.appendJSON(dst, Newest)
 }

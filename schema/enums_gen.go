@@ -2058,6 +2058,34 @@ func (v BlockErrorAction) String() string { return blockErrorActionValues.name(u
 
 func (v BlockErrorAction) table() *enumTable { return &blockErrorActionValues }
 
+// QuorumOpType: what a child of quorum failed at.
+//
+// Since QEMU 2.6.
+type QuorumOpType uint8
+
+// The values of [QuorumOpType].
+const (
+	// QuorumOpTypeRead is "read": a read, or what it read was outvoted.
+	QuorumOpTypeRead QuorumOpType = iota
+	// QuorumOpTypeWrite is "write": a write.
+	QuorumOpTypeWrite
+	// QuorumOpTypeFlush is "flush": a flush.
+	QuorumOpTypeFlush
+)
+
+var quorumOpTypeValues = enumTable{
+	names: []string{
+		"read",
+		"write",
+		"flush",
+	},
+}
+
+// String returns the value's name in QAPI.
+func (v QuorumOpType) String() string { return quorumOpTypeValues.name(uint8(v)) }
+
+func (v QuorumOpType) table() *enumTable { return &quorumOpTypeValues }
+
 // FuseExportAllowOther: whether other users of the host may open a file that
 // is an export.
 //

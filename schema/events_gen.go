@@ -19,6 +19,8 @@ var eventNames = [...]string{
 	eventBlockJobReady:       "BLOCK_JOB_READY",
 	eventBlockJobPending:     "BLOCK_JOB_PENDING",
 	eventBlockWriteThreshold: "BLOCK_WRITE_THRESHOLD",
+	eventQuorumFailure:       "QUORUM_FAILURE",
+	eventQuorumReportBad:     "QUORUM_REPORT_BAD",
 	eventBlockExportDeleted:  "BLOCK_EXPORT_DELETED",
 	eventDeviceDeleted:       "DEVICE_DELETED",
 }
@@ -389,6 +391,73 @@ func (x *BlockWriteThresholdEvent) appendData(dst []byte, _ Version) []byte {
 	dst = appendString(appendKey(dst, `"node-name": `), x.NodeName)
 	dst = qjson.AppendUint(appendKey(dst, `"write-threshold": `), x.WriteThreshold)
 	dst = qjson.AppendUint(appendKey(dst, `"amount-exceeded": `), x.AmountExceeded)
+	return append(dst, '}')
+}
+
+// QuorumFailureEvent is the event QUORUM_FAILURE. Too few children of a quorum
+// agreed. It is limited to one a second.
+//
+// Since QEMU 2.0.
+type QuorumFailureEvent struct {
+	// The device that uses it, else the node.
+	Reference string
+	// Where the request began, in sectors of 512 bytes.
+	SectorNum int64
+	// Its length in sectors.
+	SectorsCount int64
+}
+
+// EventName returns "QUORUM_FAILURE".
+func (*QuorumFailureEvent) EventName() string { return "QUORUM_FAILURE" }
+
+func (*QuorumFailureEvent) order() ordinal { return eventQuorumFailure }
+
+// AppendData appends the event's data as a monitor prints it.
+func (x *QuorumFailureEvent) AppendData(dst []byte) []byte { return x.appendData(dst, Newest) }
+
+func (x *QuorumFailureEvent) appendData(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"reference": `), x.Reference)
+	dst = qjson.AppendInt(appendKey(dst, `"sectors-count": `), x.SectorsCount)
+	dst = qjson.AppendInt(appendKey(dst, `"sector-num": `), x.SectorNum)
+	return append(dst, '}')
+}
+
+// QuorumReportBadEvent is the event QUORUM_REPORT_BAD. A child of a quorum
+// failed, or read what others did not. It is limited to one a second for each
+// node.
+//
+// Since QEMU 2.0.
+type QuorumReportBadEvent struct {
+	// What it failed at (since 2.6).
+	Type QuorumOpType
+	// The error, for people, if there was one.
+	Error *string
+	// The child.
+	NodeName string
+	// Where the request began, in sectors of 512 bytes.
+	SectorNum int64
+	// Its length in sectors.
+	SectorsCount int64
+}
+
+// EventName returns "QUORUM_REPORT_BAD".
+func (*QuorumReportBadEvent) EventName() string { return "QUORUM_REPORT_BAD" }
+
+func (*QuorumReportBadEvent) order() ordinal { return eventQuorumReportBad }
+
+// AppendData appends the event's data as a monitor prints it.
+func (x *QuorumReportBadEvent) AppendData(dst []byte) []byte { return x.appendData(dst, Newest) }
+
+func (x *QuorumReportBadEvent) appendData(dst []byte, _ Version) []byte {
+	dst = append(dst, '{')
+	dst = appendString(appendKey(dst, `"node-name": `), x.NodeName)
+	dst = qjson.AppendInt(appendKey(dst, `"sectors-count": `), x.SectorsCount)
+	dst = qjson.AppendInt(appendKey(dst, `"sector-num": `), x.SectorNum)
+	dst = appendEnum(appendKey(dst, `"type": `), x.Type)
+	if x.Error != nil {
+		dst = appendString(appendKey(dst, `"error": `), *x.Error)
+	}
 	return append(dst, '}')
 }
 

@@ -4575,6 +4575,16 @@ type BlockSetWriteThresholdArguments struct {
 	WriteThreshold uint64
 }
 
+// XBlockdevChangeArguments are the arguments of [Table.XBlockdevChange].
+type XBlockdevChangeArguments struct {
+	// The node, or the device that uses it.
+	Parent string
+	// The child's name, to take it away.
+	Child *string
+	// The node to add.
+	Node *string
+}
+
 // XBlockdevSetIothreadArguments are the arguments of
 // [Table.XBlockdevSetIothread].
 type XBlockdevSetIothreadArguments struct {

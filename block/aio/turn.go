@@ -3,13 +3,15 @@ package aio
 import "time"
 
 // turn is the right of a context's lock, lent to one coroutine: the holder of the lock waits
-// until the coroutine gives the turn up, and touches nothing meanwhile.
+// until the coroutine gives the turn up, and touches nothing meanwhile. Without
+// a lender it is the turn of one among several, see [Co.Each]: the others wait.
 type turn struct {
 	lender *Context
+	among  *each
 	left   chan struct{} // closed when the turn is given up
 }
 
-func lend(lender *Context) *turn { return &turn{lender, make(chan struct{})} }
+func lend(lender *Context) *turn { return &turn{lender: lender, left: make(chan struct{})} }
 
 // Start starts a coroutine on the turn of the lock's holder: it returns when
 // the coroutine has ended or first waits for something. exit runs after the
@@ -56,7 +58,9 @@ func (co *Co) resume(t *turn) {
 		lender := t.lender
 		close(t.left)
 		guard.RLock()
-		t = borrow(lender)
+		if t = nil; lender != nil {
+			t = borrow(lender)
+		}
 	}
 	co.turn = t
 	co.state.Store(coRunning)
@@ -79,6 +83,9 @@ func borrow(c *Context) *turn {
 	return <-got
 }
 
+// onTurn tells whether the coroutine has the right of a context's lock.
+func (co *Co) onTurn() bool { return co.turn != nil && co.turn.lender != nil }
+
 // LeaveTurn gives the turn up, if the coroutine runs on one. All places do so
 // where a coroutine waits, for the medium ([Co.BeginBlocking]) or for others
 // ([Co.Yield]). The coroutine goes on, beside everybody else.
@@ -90,18 +97,24 @@ func (co *Co) LeaveTurn() {
 }
 
 // Reschedule puts the rest of the coroutine off, if it runs on a turn: it goes on
-// when the lock's holder polls or gives the lock back.
+// when the lock's holder polls or gives the lock back, or when the others among
+// which it runs have started.
 func (co *Co) Reschedule() {
 	t := co.turn
 	if t == nil {
 		return
 	}
-	lender, got := t.lender, make(chan *turn)
-	lender.again = append(lender.again, func(*Lock) {
-		t := lend(lender)
+	got := make(chan *turn)
+	next := func() {
+		t := &turn{t.lender, t.among, make(chan struct{})}
 		got <- t
 		<-t.left
-	})
+	}
+	if t.lender != nil {
+		t.lender.again = append(t.lender.again, func(*Lock) { next() })
+	} else {
+		t.among.again = append(t.among.again, next)
+	}
 	co.turn = nil
 	co.release()
 	close(t.left)
@@ -111,9 +124,10 @@ func (co *Co) Reschedule() {
 // TakeTurn waits for a turn of the given context, unless the coroutine has one.
 // Meanwhile the guard is released.
 func (co *Co) TakeTurn(c *Context) {
-	if co.turn != nil {
+	if co.onTurn() {
 		return
 	}
+	co.LeaveTurn()
 	co.release()
 	co.resume(borrow(c))
 }
