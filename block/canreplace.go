@@ -3,7 +3,7 @@ package block
 // ReplaceChecker is a node of several children that all show what it shows, so
 // that a copy of the node can take the place of one of them.
 type ReplaceChecker interface {
-	// CanReplace tells whether a node is, or is behind, such a child.
+	// CanReplace tells whether a node is such a child, and nobody else uses it.
 	CanReplace(n *Node) bool
 }
 

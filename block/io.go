@@ -278,10 +278,10 @@ func (n *Node) alignedWrite(co *aio.Co, r *tracked, offset, bytes int64, v Vec, 
 func (n *Node) finishWrite(offset, bytes int64, err error) {
 	n.writeGen.Add(1)
 	n.setDirty(offset, bytes) // also if it failed: some of it may be there
+	storeMax(&n.wrHighest, uint64(offset+bytes))
 	if err != nil {
 		return
 	}
-	storeMax(&n.wrHighest, uint64(offset+bytes))
 	sectors := (offset + bytes + SectorSize - 1) / SectorSize
 	for {
 		old := n.totalSectors.Load()

@@ -76,8 +76,9 @@ func (k *mirror) pivot(l *aio.Lock) error {
 	if k.replaces != nil {
 		from = k.replaces
 		if !from.CanBeReplaced(k.p.Source) {
-			return qerr.New("Can no longer replace '%s' by '%s', because it can no longer be guaranteed that doing so would not lead to an abrupt change of visible data",
+			from.Complain("Can no longer replace '%s' by '%s', because it can no longer be guaranteed that doing so would not lead to an abrupt change of visible data",
 				from.Name(), k.p.Target.Name())
+			return qerr.From(syscall.EPERM)
 		}
 	}
 	if err := k.shareBacking(l); err != nil {

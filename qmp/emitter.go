@@ -47,6 +47,7 @@ type Emitter struct {
 	mu          sync.Mutex
 	subscribers []*subscriber
 	limits      map[string]*limit
+	ending      []string // keys of limits, that which ends first in front
 	memory      occurrence
 	closed      bool
 	timers      sync.WaitGroup
@@ -115,6 +116,7 @@ func (e *Emitter) Close() {
 		}
 	}
 	clear(e.limits)
+	e.ending = nil
 	e.mu.Unlock()
 	e.timers.Wait()
 }

@@ -62,21 +62,25 @@ func (e *Emitter) hold(o *occurrence) bool {
 // wake calls release after an interval.
 func (e *Emitter) wake(key string) (stop func() bool) {
 	e.timers.Add(1)
+	e.ending = append(e.ending, key)
 	return e.clock.AfterFunc(interval, func() {
 		defer e.timers.Done()
-		e.release(key)
+		e.release()
 	})
 }
 
-// release ends an interval: what was held back is sent, with the time at
-// which it happened, and begins another.
-func (e *Emitter) release(key string) {
+// release ends the interval that began first, whichever timer was the fastest:
+// what was held back is sent, with the time at which it happened, and begins
+// another.
+func (e *Emitter) release() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	l := e.limits[key]
-	if l == nil {
-		return // closed meanwhile
+	if e.closed {
+		return
 	}
+	key := e.ending[0]
+	e.ending = e.ending[1:]
+	l := e.limits[key]
 	if !l.pending {
 		delete(e.limits, key)
 		return

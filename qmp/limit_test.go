@@ -88,6 +88,23 @@ func (l *limitTest) expect(t *testing.T, want ...string) {
 	}
 }
 
+// Which of two timers runs first, when both are due, does not matter.
+func TestLimitOrder(t *testing.T) {
+	t.Parallel()
+	l := newLimitTest(t)
+	for range 2 {
+		l.emit(0, "QUORUM_FAILURE", `{"n": 1}`)
+		l.emit(0, "QUORUM_REPORT_BAD", `{"node-name": "a"}`)
+	}
+	for _, timer := range []*fakeTimer{l.clock.timers[1], l.clock.timers[0]} {
+		timer.done = true
+		timer.f()
+	}
+	l.expect(t,
+		`0: QUORUM_FAILURE {"n": 1} of 0`, `0: QUORUM_REPORT_BAD {"node-name": "a"} of 0`,
+		`0: QUORUM_FAILURE {"n": 1} of 0`, `0: QUORUM_REPORT_BAD {"node-name": "a"} of 0`)
+}
+
 func TestLimit(t *testing.T) {
 	t.Parallel()
 	l := newLimitTest(t)

@@ -46,8 +46,14 @@ func (q *quorum) RemoveChild(l *aio.Lock, c *block.Child) error {
 	})
 }
 
-// CanReplace tells whether a node is one of the children, or is behind one that
-// shows it.
+// CanReplace tells whether a node is one of the children, and nothing else: others
+// may see that it is not the same as the copy.
 func (q *quorum) CanReplace(n *block.Node) bool {
-	return slices.ContainsFunc(q.children, func(c *block.Child) bool { return n.CanBeReplaced(c.Node()) })
+	parents, ours := 0, false
+	n.Parents(func(c *block.Child) bool {
+		parents++
+		ours = slices.Contains(q.children, c)
+		return parents < 2
+	})
+	return parents == 1 && ours
 }

@@ -24,8 +24,8 @@
 // x-blockdev-change adds one behind the others, and takes one away as long as
 // there are enough for the threshold. Names are not given anew, but for that of
 // the last one. A child that is added is not checked for its length or its
-// data. Copies of the node can take the place of one of its children
-// ([block.ReplaceChecker]), if all that users can see of that is the copy.
+// data. A copy of the node can take the place of a child that nobody else uses
+// ([block.ReplaceChecker]).
 //
 // # Votes
 //
