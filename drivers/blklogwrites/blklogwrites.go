@@ -90,28 +90,39 @@ func open(a *block.OpenArgs) (block.Instance, error) {
 	if f.log.child, err = a.Child(optLog, block.RoleData|block.RoleMetadata, false); err != nil {
 		return nil, err
 	}
+	if err := f.log.open(a); err != nil {
+		// The log's node is given up before all else (observed:
+		// own/jobs/drains-failed).
+		a.Graph().DrainAll(a.Lock)
+		return nil, err
+	}
+	return f, nil
+}
+
+// open takes the options of the log and begins it.
+func (l *log) open(a *block.OpenArgs) error {
 	sized := a.Options.Has(optSectorSize)
 	size, err := a.Options.TakeSize(optSectorSize, defaultSectorSize)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	appending, err := a.Options.TakeBool(optAppend, false)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if appending && sized {
-		return nil, qerr.New("log-append and log-sector-size are mutually exclusive")
+		return qerr.New("log-append and log-sector-size are mutually exclusive")
 	}
-	if f.log.interval, err = a.Options.TakeNumber(optUpdateInterval, defaultUpdateInterval); err != nil {
-		return nil, err
+	if l.interval, err = a.Options.TakeNumber(optUpdateInterval, defaultUpdateInterval); err != nil {
+		return err
 	}
-	if err := f.log.begin(a.Lock, size, appending); err != nil {
-		return nil, err
+	if err := l.begin(a.Lock, size, appending); err != nil {
+		return err
 	}
-	if f.log.interval == 0 {
-		return nil, qerr.New("Invalid log superblock update interval 0")
+	if l.interval == 0 {
+		return qerr.New("Invalid log superblock update interval 0")
 	}
-	return f, nil
+	return nil
 }
 
 // Close leaves the log complete: the block layer flushed the node before,

@@ -44,20 +44,27 @@ func open(a *block.OpenArgs) (block.Instance, error) {
 		return nil, err
 	}
 	i := &image{node: a.Node, file: file, data: file}
-	err = i.coroutine(a.Lock, "qcow2_open", func(co *aio.Co) error { return i.loadHeader(co, a.Options, a.Flags) })
-	if err != nil {
-		return nil, err
-	}
-	if err := i.openDataFile(a); err != nil {
-		return nil, err
-	}
-	err = i.coroutine(a.Lock, "qcow2_open", func(co *aio.Co) error { return i.loadTables(co) })
-	if err != nil {
+	if err := i.load(a); err != nil {
+		// The data file, if there is one, is given up before all else (observed:
+		// own/jobs/drains-failed).
+		a.Graph().DrainAll(a.Lock)
 		return nil, err
 	}
 	a.Node.SetImageBacking(block.ImageBacking{Filename: i.hdr.backing, Format: i.hdr.backingFormat})
 	i.startCleaner()
 	return i, nil
+}
+
+// load reads the image's metadata.
+func (i *image) load(a *block.OpenArgs) error {
+	err := i.coroutine(a.Lock, "qcow2_open", func(co *aio.Co) error { return i.loadHeader(co, a.Options, a.Flags) })
+	if err != nil {
+		return err
+	}
+	if err := i.openDataFile(a); err != nil {
+		return err
+	}
+	return i.coroutine(a.Lock, "qcow2_open", func(co *aio.Co) error { return i.loadTables(co) })
 }
 
 func (i *image) coroutine(l *aio.Lock, op string, f func(co *aio.Co) error) error {
