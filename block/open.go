@@ -5,6 +5,7 @@ import (
 
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
+	"github.com/qmpblock/qmpblock/qjson"
 )
 
 // OpenFileFunc opens a host file as open(2) does; flags are those of package
@@ -376,8 +377,10 @@ func (a *OpenArgs) childRequest(filename, name string, role Role) *openRequest {
 		depth:    a.depth + 1,
 	}
 	if ref, ok := a.Options.Get(name); ok {
-		text := ref.String()
-		r.reference = &text
+		if ref.Kind() != qjson.Object { // those without options
+			text := ref.String()
+			r.reference = &text
+		}
 		a.Options.Delete(name)
 	}
 	return r

@@ -22,8 +22,11 @@ func (co *Co) Each(op string, n int, fn func(co *Co, i int)) {
 		e.again = e.again[1:]
 		next()
 	}
-	if e.running.Load() > 0 {
+	switch {
+	case e.running.Load() > 0:
 		co.Yield(func() { <-e.done })
+	case e.waited.Load():
+		co.LeaveTurn()
 	}
 	if p := e.panicked.Load(); p != nil {
 		panic(p)
@@ -35,6 +38,7 @@ type each struct {
 	op       string
 	fn       func(*Co, int)
 	running  atomic.Int64
+	waited   atomic.Bool   // one of them did, be it for an instant
 	done     chan struct{} // closed when all have ended
 	panicked atomic.Pointer[PanicError]
 	// again lets those go on who put themselves off. Whoever has the turn owns
@@ -62,6 +66,9 @@ func (e *each) start(caller *Co, i int) {
 		}
 		t := co.turn
 		co.turn = nil
+		if t == nil {
+			e.waited.Store(true)
+		}
 		c.end(co)
 		if e.running.Add(-1) == 0 {
 			close(e.done)
