@@ -1,5 +1,11 @@
 package block
 
+import (
+	"syscall"
+
+	"github.com/qmpblock/qmpblock/qerr"
+)
+
 // QuorumOp is what a child of a quorum failed at.
 type QuorumOp uint8
 
@@ -21,8 +27,8 @@ type QuorumFailure struct {
 // QuorumBad says that a child of a quorum failed, or was outvoted.
 type QuorumBad struct {
 	Op QuorumOp
-	// Error is what the child failed with, nil if it was outvoted.
-	Error error
+	// Errno is what the child failed with, 0 if it was outvoted.
+	Errno syscall.Errno
 	// Node is the child.
 	Node            string
 	Sector, Sectors int64
@@ -42,7 +48,11 @@ func (n *Node) ReportQuorumFailure(offset, bytes int64) {
 func (n *Node) ReportQuorumBad(op QuorumOp, err error, offset, bytes int64) {
 	if f := n.graph.cfg.QuorumBad; f != nil {
 		sector, sectors := sectorsOf(offset, bytes)
-		f(QuorumBad{op, err, n.name, sector, sectors})
+		var errno syscall.Errno
+		if err != nil {
+			errno = qerr.ErrnoOf(err, syscall.EIO)
+		}
+		f(QuorumBad{op, errno, n.name, sector, sectors})
 	}
 }
 

@@ -323,8 +323,8 @@ func (i *Instance) quorumBad(b block.QuorumBad) {
 	e := &schema.QuorumReportBadEvent{
 		Type: schema.QuorumOpType(b.Op), NodeName: b.Node, SectorNum: b.Sector, SectorsCount: b.Sectors,
 	}
-	if b.Error != nil {
-		e.Error = new(qerr.Strerror(qerr.ErrnoOf(b.Error, syscall.EIO)))
+	if b.Errno != 0 {
+		e.Error = new(qerr.Strerror(b.Errno))
 	}
 	i.emit(e)
 }

@@ -41,7 +41,8 @@ func (q *quorum) RemoveChild(l *aio.Lock, c *block.Child) error {
 		if c.Name() == childName(q.next-1) {
 			q.next--
 		}
-		q.children = slices.DeleteFunc(q.children, func(other *block.Child) bool { return other == c })
+		at := slices.Index(q.children, c)
+		q.children = slices.Concat(q.children[:at], q.children[at+1:])
 		return nil
 	})
 }
