@@ -32,7 +32,8 @@ func (e *Export) hasClients() bool {
 	return n > 0
 }
 
-// reap deletes the exports that nobody holds any more, one after the other.
+// reap deletes the exports that nobody holds any more. Users hear of it when the
+// last of them is gone (observed: own/export/drains).
 func (s *Set) reap(l *aio.Lock) {
 	aio.WaitWhile(l, func() bool { return s.reaping })
 	s.reapPosted(l)
@@ -45,8 +46,13 @@ func (s *Set) reapPosted(l *aio.Lock) {
 		return
 	}
 	s.reaping = true
+	var deleted []string
 	for e := s.nextDead(); e != nil; e = s.nextDead() {
 		e.delete(l)
+		deleted = append(deleted, e.id)
+	}
+	for _, id := range deleted {
+		s.cfg.Deleted(id)
 	}
 	s.reaping = false
 	l.Context().Kick()
@@ -71,5 +77,4 @@ func (e *Export) delete(l *aio.Lock) {
 	is := func(other *Export) bool { return other == e }
 	s.exports = slices.DeleteFunc(s.exports, is)
 	s.leaving = slices.DeleteFunc(s.leaving, is)
-	s.cfg.Deleted(e.id)
 }
