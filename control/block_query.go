@@ -157,10 +157,17 @@ func fillBackingInfo(info *schema.ImageInfo, n *block.Node) {
 	}
 }
 
+// snapshots are those of the image, or of what the node stands for
+// (observed: own/snapshots/filters).
 func snapshots(co *aio.Co, n *block.Node) []*schema.SnapshotInfo {
 	lister, ok := n.Instance().(block.SnapshotLister)
-	if !ok {
-		return nil
+	for !ok {
+		c := n.PrimaryChild()
+		if c == nil {
+			return nil
+		}
+		n = c.Node()
+		lister, ok = n.Instance().(block.SnapshotLister)
 	}
 	var list []*schema.SnapshotInfo
 	for _, s := range lister.Snapshots(co) {

@@ -143,8 +143,9 @@ func (i *image) updateHeader(co *aio.Co, change func(*header)) error {
 	return i.barrier(co)
 }
 
-// setBacking makes the header name a backing file.
+// setBacking makes the header name a backing file. What a format's name is too
+// long for is cut off (observed: own/snapshots/filters).
 func (h *header) setBacking(name, format string) {
-	h.backing, h.backingFormat = name, format
+	h.backing, h.backingFormat = name, format[:min(len(format), maxFormatName-1)]
 	h.backingOffset = headerSizeMax // not 0: encode finds its place
 }
