@@ -1,6 +1,8 @@
 package block
 
 import (
+	"slices"
+
 	"strings"
 
 	"github.com/qmpblock/qmpblock/block/aio"
@@ -336,6 +338,9 @@ func (q *reopenQueue) prepare(st *ReopenState) error {
 	if err := q.findReplaced(st); err != nil {
 		return err
 	}
+	for range st.replaced {
+		q.graph.DrainAll(q.lock) // (observed: own/reopen/drains)
+	}
 	return q.checkUnchanged(st)
 }
 
@@ -378,6 +383,31 @@ func isChildOption(n *Node, key string) bool {
 	return false
 }
 
+// willReach is [reaches] after the changes that were prepared.
+func (q *reopenQueue) willReach(from, to *Node) bool {
+	seen := make(map[*Node]bool)
+	var visit func(n *Node) bool
+	visit = func(n *Node) bool {
+		if n == to {
+			return true
+		}
+		if seen[n] {
+			return false
+		}
+		seen[n] = true
+		var replaced []replacedChild
+		if st := q.states[n]; st != nil {
+			replaced = st.replaced
+		}
+		return slices.ContainsFunc(replaced, func(r replacedChild) bool { return r.to != nil && visit(r.to) }) ||
+			slices.ContainsFunc(n.children, func(c *Child) bool {
+				stays := !slices.ContainsFunc(replaced, func(r replacedChild) bool { return r.name == c.name })
+				return stays && visit(c.node)
+			})
+	}
+	return visit(from)
+}
+
 // findReplaced notes which children the new options want to be other nodes:
 // the backing file and the file can be replaced, no others.
 func (q *reopenQueue) findReplaced(st *ReopenState) error {
@@ -405,7 +435,7 @@ func (q *reopenQueue) findReplaced(st *ReopenState) error {
 			st.Options.Delete(name)
 			continue
 		}
-		if reaches(to, st.Node) {
+		if q.willReach(to, st.Node) {
 			return qerr.New("Making '%s' a %s child of '%s' would create a cycle", to.name, name, st.Node.name)
 		}
 		if c == nil && !(name == optBacking && st.Node.drv.SupportsBacking) {
