@@ -10,8 +10,9 @@ import (
 // that have no data yet, the file is asked as well.
 func (i *image) CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) (block.Status, error) {
 	i.mu.lock(co)
+	hollow := i.isHollow(co)
 	e, err := i.lookup(co, offset, bytes)
-	hollow := err == nil && wantZero && e.kind == kindNormal && i.crypt == nil && i.isHollow(co)
+	hollow = hollow && err == nil && wantZero && e.kind == kindNormal && i.crypt == nil
 	i.mu.unlock()
 	if err != nil {
 		return block.Status{}, err
@@ -36,7 +37,9 @@ func (i *image) CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) (b
 }
 
 // isHollow tells whether clearly more clusters are counted than the file takes
-// on disk, as when metadata is preallocated. It is found out once.
+// on disk, as when metadata is preallocated. It is found out once, by the first who
+// asks for anything: he waits for the medium, which users of jobs see
+// (observed: own/jobs/first-status).
 func (i *image) isHollow(co *aio.Co) bool {
 	if !i.hollowKnown {
 		i.hollow, i.hollowKnown = i.findHollow(co), true
