@@ -202,14 +202,8 @@ func (k *backup) create(l *aio.Lock, s *Set) (err error) {
 		MaxChunk:        k.p.MaxChunk,
 		Progress:        &job.Progress,
 	})
-	if k.p.DiscardSource {
-		err = k.filter.RefreshPerms(l)
-	}
-	if err == nil {
-		k.p.Graph.DrainAll(l)
-		err = job.AddNode(l, "target", k.p.Target, 0, block.PermAll)
-	}
-	if err != nil {
+	k.p.Graph.DrainAll(l)
+	if err := job.AddNode(l, "target", k.p.Target, 0, block.PermAll); err != nil {
 		job.GiveUp(l)
 		return err
 	}
@@ -225,6 +219,9 @@ func (k *backup) filterOptions() *block.Options {
 	}
 	o.Set("file", block.StringOpt(k.p.Source.Name()))
 	o.Set("target", block.StringOpt(k.p.Target.Name()))
+	if k.p.DiscardSource {
+		o.Set("discard-source", block.BoolOpt(true))
+	}
 	o.Set("min-cluster-size", block.StringOpt(strconv.FormatUint(k.p.MinCluster, 10)))
 	return o
 }

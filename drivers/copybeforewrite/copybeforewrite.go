@@ -49,12 +49,13 @@ import (
 )
 
 const (
-	optTarget     = "target"
-	optBitmapNode = "bitmap.node"
-	optBitmapName = "bitmap.name"
-	optOnError    = "on-cbw-error"
-	optTimeout    = "cbw-timeout"
-	optMinCluster = "min-cluster-size"
+	optTarget        = "target"
+	optBitmapNode    = "bitmap.node"
+	optBitmapName    = "bitmap.name"
+	optOnError       = "on-cbw-error"
+	optTimeout       = "cbw-timeout"
+	optMinCluster    = "min-cluster-size"
+	optDiscardSource = "discard-source" // the job's own
 )
 
 // Driver is the driver copy-before-write.
@@ -71,6 +72,8 @@ type filter struct {
 	node         *block.Node
 	file, target *block.Child
 	copy         *block.BlockCopy
+	// discards: the job discards in the disk what was copied.
+	discards bool
 	// breakSnapshot: when old data cannot be saved the write goes on.
 	breakSnapshot bool
 	timeout       time.Duration // 0: none
@@ -113,6 +116,9 @@ func open(a *block.OpenArgs) (block.Instance, error) {
 	f.timeout = time.Duration(seconds) * time.Second
 	minCluster, err := a.Options.TakeSize(optMinCluster, 0)
 	if err != nil {
+		return nil, err
+	}
+	if f.discards, err = a.Options.TakeBool(optDiscardSource, false); err != nil {
 		return nil, err
 	}
 	if err := a.Node.RefreshTotalSectors(a.Lock, 0); err != nil {
@@ -165,7 +171,7 @@ func (f *filter) ChildPerm(_ *block.Child, role block.Role, reopen *block.Reopen
 	f.node.Parents(func(*block.Child) bool {
 		perm |= block.PermConsistentRead
 		shared &^= block.PermWrite | block.PermResize
-		if f.copy != nil && f.copy.DiscardsSource() {
+		if f.discards {
 			perm |= block.PermWrite
 		}
 		return false
