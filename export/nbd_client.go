@@ -43,7 +43,8 @@ type nbdClient struct {
 	requests int       // under way
 	bytes    int64     // of their data
 	dead     bool
-	released bool // the reference to the export is given back
+	released bool  // the reference to the export is given back
+	fault    error // why the server has cut it off, nil if it has not
 
 	todo    requestList // for the workers
 	workers int
@@ -75,7 +76,11 @@ func (c *nbdClient) serve() error {
 	if err != nil {
 		return err
 	}
-	if err := c.transmit(); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+	err = c.transmit()
+	if fault := c.cutOffFor(); fault != nil {
+		err = fault
+	}
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		//lint:ignore ST1005 These are the reference's words.
 		return fmt.Errorf("Disconnect client, due to: %w", err)
 	}
@@ -115,6 +120,23 @@ func (c *nbdClient) cutOff() {
 		c.room.Broadcast()
 	}
 	c.release()
+}
+
+// blame cuts the client off for a reply that cannot be given.
+func (c *nbdClient) blame(fault error) {
+	c.mu.Lock()
+	if c.fault == nil && !c.dead {
+		c.fault = fault
+	}
+	c.mu.Unlock()
+	c.cutOff()
+}
+
+// cutOffFor is why the server has cut the client off, nil if it has not.
+func (c *nbdClient) cutOffFor() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fault
 }
 
 // release gives the reference to the export back when the client is dead and

@@ -38,7 +38,7 @@ func (r *request) perform() {
 }
 
 func (r *request) enter() {
-	r.err, r.extents = nil, r.extents[:0]
+	r.err, r.half, r.extents = nil, false, r.extents[:0]
 	if p := r.client.export.backend.Context().Enter("nbd", r.run); p != nil {
 		r.client.server.set.cfg.Panicked(p)
 		r.fail(p, "internal error")
@@ -109,6 +109,7 @@ func (r *request) read(co *aio.Co, b *block.Backend) error {
 	for _, e := range r.extents {
 		if !e.hole() {
 			if err := b.CoPreadv(co, int64(r.Offset+offset), r.vector(offset, e.length), r.flags); err != nil {
+				r.half = true
 				return err
 			}
 		}

@@ -2,6 +2,7 @@ package export
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/qmpblock/qmpblock/nbd"
 )
@@ -12,6 +13,9 @@ func (r *request) answer() {
 	r.head, r.reply = r.head[:0], r.reply[:0]
 	mode := r.client.mode
 	switch {
+	case r.err != nil && r.half:
+		//lint:ignore ST1005 These are the reference's words.
+		r.client.blame(fmt.Errorf("Failed to send reply: %s: %w", r.failure, r.err))
 	case r.err != nil && mode == nbd.Simple:
 		r.answerSimple(nbd.ErrorCode(errno(r.err)))
 	case r.err != nil:

@@ -29,6 +29,10 @@ type request struct {
 
 	err     error // of the node
 	failure string
+	// half: the holes in what was to be read are known, and its data is not. The
+	// reference has sent them by then, and cuts the client off
+	// (observed: own/export/read-error).
+	half bool
 	// run is perform's coroutine; the method value is made once.
 	run func(*aio.Co)
 }
@@ -74,7 +78,7 @@ func (p *requestPool) get(c *nbdClient) *request {
 		r = &request{client: c}
 		r.run = r.carryOut
 	}
-	r.err, r.failure = nil, ""
+	r.err, r.failure, r.half = nil, "", false
 	return r
 }
 
