@@ -10,9 +10,8 @@ import (
 // that have no data yet, the file is asked as well.
 func (i *image) CoBlockStatus(co *aio.Co, wantZero bool, offset, bytes int64) (block.Status, error) {
 	i.mu.lock(co)
-	hollow := i.isHollow(co)
 	e, err := i.lookup(co, offset, bytes)
-	hollow = hollow && err == nil && wantZero && e.kind == kindNormal && i.crypt == nil
+	hollow := err == nil && i.isHollow(co) && wantZero && e.kind == kindNormal && i.crypt == nil
 	i.mu.unlock()
 	if err != nil {
 		return block.Status{}, err
