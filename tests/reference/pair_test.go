@@ -3,7 +3,8 @@
 //
 // The transcripts are compared by tests/qmp, which replays each against both.
 // Here the input is made up: random commands with valid and broken arguments
-// ([TestCommands]) and bytes that are hardly JSON any more ([TestMalformed]).
+// ([TestCommands]), bytes that are hardly JSON any more ([TestMalformed]), and
+// histories of jobs ([TestJobs]).
 // A difference is reduced to the requests that it takes, and printed as a
 // transcript.
 package reference
