@@ -17,7 +17,9 @@ func (e *nbdExport) takeBitmaps(wanted []Bitmap) error {
 		if err := b.Check(block.BitmapAllowReadOnly); err != nil {
 			return err
 		}
-		if n := b.Node(); !e.writable && b.Enabled() && !n.ReadOnly() && n.Active() {
+		// A node that the user named is taken for one that does not change (observed:
+		// own/flows/export-bitmaps).
+		if n := b.Node(); w.Node == nil && !e.writable && b.Enabled() && !n.ReadOnly() && n.Active() {
 			return qerr.New("Enabled bitmap '%s' incompatible with readonly export", w.Name)
 		}
 		e.bitmaps = append(e.bitmaps, b)
