@@ -285,12 +285,14 @@ func (m *monitor) do(command string) (string, error) {
 	}
 }
 
-// control takes and deletes snapshots, adds and removes bitmaps, until the
-// daemon is gone.
+// control takes and deletes snapshots, adds and removes bitmaps, runs jobs, until
+// the daemon is gone.
 func (k *killed) control(m *monitor, r *rand.Rand) {
 	for goesOn := true; goesOn; {
 		name := fmt.Sprint("s", r.IntN(3))
 		switch {
+		case r.IntN(6) == 0:
+			goesOn = k.job(m, r)
 		case k.v.placed || k.v.external() || r.IntN(3) == 0:
 			goesOn = k.bitmap(m, r)
 		default:
@@ -311,6 +313,36 @@ func (k *killed) bitmap(m *monitor, r *rand.Rand) bool {
 	expected := []string{"already exists", "not found", "Cannot store dirty bitmaps in qcow2 v2 files"}
 	if desc != "" && !slices.ContainsFunc(expected, func(part string) bool { return strings.Contains(desc, part) }) {
 		k.t.Errorf("%s: %s", command, desc)
+	}
+	return err == nil
+}
+
+// job has writes go through the filter of a job, until that has ended or is
+// cancelled.
+func (k *killed) job(m *monitor, r *rand.Rand) bool {
+	commands := []string{
+		`{"execute":"blockdev-backup","arguments":{"job-id":"j","device":"q","target":"z","sync":"full"}}`,
+		`{"execute":"blockdev-mirror","arguments":{"job-id":"j","device":"q","target":"z","sync":"full"}}`,
+		`{"execute":"blockdev-mirror","arguments":{"job-id":"j","device":"q","target":"z","sync":"full","copy-mode":"write-blocking"}}`,
+	}
+	if k.v.backing {
+		commands = append(commands, `{"execute":"block-stream","arguments":{"job-id":"j","device":"q"}}`)
+	}
+	command := commands[r.IntN(len(commands))]
+	desc, err := m.do(command)
+	if desc != "" {
+		k.t.Errorf("%s: %s", command, desc)
+	}
+	for n := r.IntN(30); err == nil && desc != "Job not found"; n-- {
+		// A mirror goes on until it is told to end.
+		verb := `{"execute":"job-pause","arguments":{"id":"j"}}`
+		switch {
+		case n <= 0:
+			verb = `{"execute":"job-cancel","arguments":{"id":"j"}}`
+		case n%2 == 1:
+			verb = `{"execute":"job-resume","arguments":{"id":"j"}}`
+		}
+		desc, err = m.do(verb)
 	}
 	return err == nil
 }
@@ -371,7 +403,8 @@ func (k *killed) start() *daemon.Process {
 	if k.v.luks {
 		node += `,"encrypt":{"format":"luks","key-secret":"s0"}`
 	}
-	return storage(k.t, ours(k.t), k.dir, "--object", killedSecret, "--blockdev", node+"}",
+	copies := fmt.Sprintf(`{"driver":"null-co","node-name":"z","read-zeroes":true,"size":%d}`, k.v.size)
+	return storage(k.t, ours(k.t), k.dir, "--object", killedSecret, "--blockdev", node+"}", "--blockdev", copies,
 		"--nbd-server", "addr.type=unix,addr.path="+k.dir+"/n.sock", "--export", "nbd,id=e,node-name=q,name=x,writable=on")
 }
 
