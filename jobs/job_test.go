@@ -3,6 +3,7 @@ package jobs
 import (
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/qmpblock/qmpblock/block"
@@ -194,6 +195,51 @@ func TestCancelAndClose(t *testing.T) {
 		w.until("j null")
 		w.expect("j aborting, j abort, j clean, j concluded, j null")
 	})
+}
+
+// slowEnd waits in its last step until somebody has the lock.
+type slowEnd struct {
+	work
+	wait func(l *aio.Lock)
+}
+
+func (k *slowEnd) Clean(l *aio.Lock, j *Job) {
+	k.work.Clean(l, j)
+	k.wait(l)
+}
+
+// Who closes the set while a job takes its last step waits for that one.
+func TestCloseAtEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	closing := make(chan struct{})
+	k := &slowEnd{work: work{w: w}, wait: func(l *aio.Lock) {
+		aio.WaitWhile(l, func() bool {
+			select {
+			case <-closing:
+				return false
+			default:
+				return true
+			}
+		})
+	}}
+	j, err := w.set.Create(w.l, k, Params{ID: "j"})
+	w.check(err, "")
+	var closer sync.WaitGroup
+	closer.Go(func() {
+		l := w.graph.Main().Acquire()
+		defer l.Release()
+		if s := j.Status(l); s != Pending {
+			t.Errorf("closed in state %s", s)
+		}
+		close(closing)
+		l.Context().Kick()
+		w.set.Close(l)
+	})
+	j.Start(w.l)
+	w.until("j null")
+	w.l.Unlocked(closer.Wait)
+	w.expect("j created, j running, j waiting, j pending, j commit, j clean, j concluded, j null")
 }
 
 // A job that is ready may end well when it is cancelled without force; force

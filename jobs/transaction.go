@@ -10,8 +10,9 @@ import (
 
 // Transaction is a group of jobs that end together.
 type Transaction struct {
-	jobs     []*Job // the newest first; those that have not concluded
-	aborting bool
+	jobs       []*Job // the newest first; those that have not concluded
+	finalizing bool
+	aborting   bool
 }
 
 // NewTransaction makes a group without jobs.
@@ -78,8 +79,10 @@ func (t *Transaction) pend() (manual bool) {
 	return manual
 }
 
-// finalize takes the last step of all jobs.
+// finalize takes the last step of all jobs. Who cancels one of them from then on,
+// as somebody may who gets the lock while they wait for something, is too late.
 func (t *Transaction) finalize(l *aio.Lock) {
+	t.finalizing = true
 	for _, j := range slices.Clone(t.jobs) {
 		p, ok := j.kind.(Preparer)
 		if !ok {

@@ -86,6 +86,9 @@ func (j *Job) CancelBlockJob(l *aio.Lock, force bool) error {
 }
 
 func (j *Job) cancel(l *aio.Lock, force bool) {
+	if j.txn.finalizing {
+		return
+	}
 	j.requestCancel(l, force)
 	switch {
 	case j.status == Created:

@@ -120,10 +120,10 @@ func (l *Lock) Release() {
 	l.mustHold()
 	if l.ctx.pendingRound() {
 		l.ctx.runRound(l)
-		l.ctx.Kick() // somebody may poll for what came of it
 	}
 	l.held = false
 	l.ctx.lock.Unlock()
+	l.ctx.Kick() // somebody may poll for what came of it
 }
 
 // Context is the context whose lock is held.
@@ -185,7 +185,9 @@ func WaitWhile(l *Lock, cond func() bool) {
 	c := l.ctx
 	for {
 		seq := c.seq()
-		c.runPosted(l)
+		if c.runPosted(l) {
+			c.Kick() // others may poll for what came of it
+		}
 		if !cond() {
 			return
 		}
@@ -347,9 +349,13 @@ func (c *Context) runAgain(l *Lock, most int) {
 // transaction/backup-grouped-finalize).
 func (c *Context) atEnd(fn func(*Lock)) { c.ends = append(c.ends, fn) }
 
-func (c *Context) runPosted(l *Lock) {
+// runPosted runs what is to be run, and tells whether that was anything.
+func (c *Context) runPosted(l *Lock) (ran bool) {
+	ran = c.pendingRound()
 	for c.runOthers(l); c.runOne(l); c.runOthers(l) {
+		ran = true
 	}
+	return ran
 }
 
 // runOne runs the first posted function, if there is one.
