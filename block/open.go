@@ -80,7 +80,7 @@ func (g *Graph) openNode(l *aio.Lock, r *openRequest) (*Node, error) {
 	n.explicit = r.options.Clone()
 	if r.parent != nil {
 		n.inheritsFrom = r.parent
-		r.flags = r.parent.flags &^ (FlagNoBacking | FlagUnmap)
+		n.flags = r.parent.flags & FlagInactive
 		inherit(r.options, r.parent.options, r.role)
 	}
 	if err := r.takeJSONName(); err != nil {
@@ -135,7 +135,9 @@ func (g *Graph) openWithOptions(l *aio.Lock, n *Node, r *openRequest) error {
 	if err != nil {
 		return err
 	}
-	n.flags, n.forceShare = c.flags, c.forceShare
+	// What the option active says comes too late for the file, unlike for other
+	// inline children (observed: own/blockdev/inactive-children).
+	n.flags, n.forceShare = c.flags&^FlagInactive|n.flags&FlagInactive, c.forceShare
 	a := &OpenArgs{Lock: l, Node: n, Options: options, depth: r.depth}
 	if drv == nil || !drv.ByName() {
 		if err := a.openFileFirst(r.filename); err != nil {

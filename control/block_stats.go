@@ -36,13 +36,31 @@ func nodeStats(n *block.Node, backing bool) *schema.BlockStats {
 		},
 		DriverSpecific: driverStats(n),
 	}
-	if p := n.PrimaryChild(); p != nil {
-		s.Parent = nodeStats(p.Node(), backing)
+	if c := storage(n); c != nil {
+		s.Parent = nodeStats(c.Node(), backing)
 	}
 	if below := n.FilterOrCow(); backing && below != nil {
 		s.Backing = nodeStats(below, backing)
 	}
 	return s
+}
+
+// storage is the child that stands for a node's own storage, else the only one
+// in which it stores (observed: own/quorum/stats).
+func storage(n *block.Node) (only *block.Child) {
+	if c := n.PrimaryChild(); c != nil {
+		return c
+	}
+	for _, c := range n.Children() {
+		if c.Role()&(block.RoleData|block.RoleMetadata|block.RoleFiltered) == 0 {
+			continue
+		}
+		if only != nil {
+			return nil
+		}
+		only = c
+	}
+	return only
 }
 
 func driverStats(n *block.Node) *schema.BlockStatsSpecific {

@@ -76,6 +76,7 @@ var negotiations = append([]string{
 
 var commands = []func(*rand.Rand) (string, object){
 	blockdevAdd, blockdevAdd, blockdevAdd, blockdevAdd, blockdevDel, blockdevDel, blockdevReopen, blockdevReopen,
+	blockdevChange, blockdevChange,
 	setActive, resize, resize, threshold, query, query, query, setIOThread,
 	serverStart, serverStart, serverStart, serverStop, exportAdd, exportAdd, exportAdd, exportAdd, exportDel, serverAdd, serverRemove,
 	bitmap, bitmap, snapshot, snapshotSync, changeBackingFile, transaction, transaction,
@@ -89,7 +90,7 @@ func blockdevAdd(r *rand.Rand) (string, object) {
 // definition makes the options of a node: inline children while depth lasts.
 func definition(r *rand.Rand, name string, depth int) object {
 	var o object
-	driver := pick(r, "null-co", "null-co", "null-aio", "file", "file", "raw", "raw", "raw", "blklogwrites", "host_device")
+	driver := pick(r, "null-co", "null-co", "null-aio", "file", "file", "raw", "raw", "raw", "quorum", "quorum", "blklogwrites", "host_device")
 	// A negative size makes the reference abort, so the driver stays.
 	if strings.HasPrefix(driver, "null") {
 		o = append(o, member{"driver", fixed{driver}})
@@ -115,6 +116,15 @@ func definition(r *rand.Rand, name string, depth int) object {
 		o = append(o, member{"file", child(r, depth)})
 		o.sometimes(r, 4, "size", size(r))
 		o.sometimes(r, 4, "offset", size(r))
+	case "quorum":
+		children := list{child(r, depth)}
+		for r.IntN(3) > 0 {
+			children = append(children, child(r, depth))
+		}
+		o = append(o, member{"children", children}, member{"vote-threshold", pick(r, 1, 1, 1, 2, 2, 3, 0)})
+		o.sometimes(r, 4, "rewrite-corrupted", r.IntN(2) == 0)
+		o.sometimes(r, 4, "read-pattern", pick(r, "quorum", "fifo"))
+		o.sometimes(r, 6, "blkverify", r.IntN(2) == 0)
 	case "blklogwrites":
 		o = append(o, member{"file", child(r, depth)}, member{"log", child(r, depth)})
 		o.sometimes(r, 4, "log-sector-size", pick(r, 512, 4096, 1000, 0))
@@ -146,6 +156,13 @@ func child(r *rand.Rand, depth int) any {
 
 func blockdevDel(r *rand.Rand) (string, object) {
 	return "blockdev-del", object{{"node-name", node(r)}}
+}
+
+func blockdevChange(r *rand.Rand) (string, object) {
+	o := object{{"parent", node(r)}}
+	o.sometimes(r, 2, "child", pick(r, "children.0", "children.1", "children.2", "file", "nope"))
+	o.sometimes(r, 2, "node", node(r))
+	return "x-blockdev-change", o
 }
 
 func blockdevReopen(r *rand.Rand) (string, object) {
