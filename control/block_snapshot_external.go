@@ -121,6 +121,8 @@ func (s *snapshot) append(l *aio.Lock, overlay *block.Node) error {
 	switch {
 	case perm&block.PermConsistentRead != 0:
 		return qerr.New("The overlay is already in use")
+	case overlay.Driver().Kind == block.Filter:
+		return qerr.New("Filters cannot be used as overlays")
 	case !overlay.Driver().SupportsBacking:
 		return qerr.New("The overlay does not support backing images")
 	case overlay.Backing() != nil:

@@ -136,7 +136,7 @@ func (s *Set) CreateMirror(l *aio.Lock, p MirrorParams) (*BlockJob, error) {
 	switch {
 	case p.BufSize < 0:
 		return nil, qerr.New("Invalid parameter 'buf-size'")
-	case p.Source == p.Target:
+	case p.Source.SkipFilters() == p.Target.SkipFilters():
 		return nil, qerr.New("Can't mirror node into itself")
 	}
 	if p.Granularity == 0 {
