@@ -98,7 +98,9 @@ func (s *story) file(n int, file string) {
 // before the reply to its command is a matter of the reference's timers.
 func (s *story) failing(name, image string) object {
 	rule := object{{"event", pick(s.r, "none", "none", "read_aio", "write_aio")}, {"errno", pick(s.r, 5, 28, 5)}}
-	rule.sometimes(s.r, 2, "iotype", pick(s.r, "read", "write", "write-zeroes", "block-status", "discard"))
+	if rule[0].value == "none" {
+		rule.sometimes(s.r, 2, "iotype", pick(s.r, "read", "write", "write-zeroes", "block-status", "discard"))
+	}
 	rule.sometimes(s.r, 2, "once", true)
 	rule.sometimes(s.r, 2, "sector", pick(s.r, 0, 512, 128, 1000, 2047))
 	return object{{"driver", "blkdebug"}, {"node-name", name}, {"image", image}, {"inject-error", list{rule}}}
@@ -276,7 +278,7 @@ func (s *story) stream() (string, object) {
 func (s *story) create() (string, object) {
 	options := object{{"driver", "file"}, {"filename", pick(s.r, "x.qcow2", "x.qcow2", "missing/x")}, {"size", pick(s.r, 1<<20, 65536)}}
 	if s.in(2) {
-		options = object{{"driver", "qcow2"}, {"file", pick(s.r, s.target(), s.node(), "tf", "f0")}, {"size", pick(s.r, 1<<20, 1<<21)}}
+		options = object{{"driver", "qcow2"}, {"file", pick(s.r, "t", "z", s.node(), "f0")}, {"size", pick(s.r, 1<<20, 1<<21)}}
 		options.sometimes(s.r, 4, "cluster-size", pick(s.r, 65536, 4096, 1000))
 		options.sometimes(s.r, 4, "backing-file", s.fileName())
 		options.sometimes(s.r, 4, "backing-fmt", pick(s.r, "qcow2", "raw"))

@@ -392,14 +392,14 @@ func imageTools(format, name string) [][]string {
 	}
 }
 
-var diskSize = regexp.MustCompile(`(disk size|qcow2 image|Image end offset): .*`)
+var fileLength = regexp.MustCompile(`(disk size|file length): .*`)
 
-// run is what a tool says, sizes on disk aside.
+// run is what a tool says, the lengths of files aside.
 func run(dir string, words []string) string {
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
-	return fmt.Sprint(diskSize.ReplaceAllString(strings.ReplaceAll(string(out), dir, ""), "$1"), err)
+	return fmt.Sprint(fileLength.ReplaceAllString(strings.ReplaceAll(string(out), dir, ""), "$1"), err)
 }
 
 // compareContent compares what two images hold themselves.
