@@ -309,9 +309,12 @@ func (f *commitFilter) ChildPerm(*block.Child, block.Role, *block.ReopenState, b
 
 // check refuses what cannot be committed.
 func (p *CommitParams) check() error {
-	for n := p.Top; n != nil && n != p.Base; n = n.FilterOrCow() {
+	for n := p.Top; n != nil; n = n.FilterOrCow() {
 		if err := n.CheckBlocked(block.BlockOpCommitTarget); err != nil {
 			return err
+		}
+		if n == p.Base {
+			break
 		}
 	}
 	switch {
