@@ -23,7 +23,7 @@ import (
 	"github.com/qmpblock/qmpblock/tests/qmp/daemon"
 )
 
-var histories = flag.Int("histories", 30, "how many random histories of jobs")
+var histories = flag.Int("histories", 40, "how many random histories of jobs")
 
 const (
 	// settleLimit is how long jobs may take until they wait for somebody.
