@@ -49,7 +49,7 @@ func (i *Instance) humanMonitorCommand(ctx context.Context, a *schema.HumanMonit
 	}
 	l := i.graph.Main().Acquire()
 	defer l.Release()
-	defer i.tellDeleted(ctx)
+	defer i.finishDeleted(ctx, l)
 	return run(i, l, strings.TrimLeft(args, " \t")), nil
 }
 

@@ -76,7 +76,7 @@ type Instance struct {
 	fdsets   *fdset.Sets
 	machine  *devices.Machine // nil in a storage daemon
 	hmp      map[string]hmpCommand
-	deleted  []*schema.DeviceDeletedEvent // to be sent behind the reply
+	leaving  []func(*aio.Lock) // what is left to do about deleted devices, behind the reply
 
 	table      *schema.Table
 	dispatcher *qmp.Dispatcher

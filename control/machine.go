@@ -17,6 +17,7 @@ func (i *Instance) newMachine() *devices.Machine {
 	return devices.New(devices.Config{
 		Graph:    i.graph,
 		Emit:     i.machineEvent,
+		Later:    func(rest func(*aio.Lock)) { i.leaving = append(i.leaving, rest) },
 		IOThread: i.machineIOThread,
 		Exists: func(path string) bool {
 			o, err := i.objects.Resolve(path)
@@ -32,23 +33,34 @@ func (i *Instance) machineEvent(e devices.Event) {
 	case devices.Resume:
 		i.emit(&schema.ResumeEvent{})
 	case devices.DeviceDeleted:
-		i.deleted = append(i.deleted, &schema.DeviceDeletedEvent{Device: e.Device, Path: e.Path})
+		deleted := &schema.DeviceDeletedEvent{Device: e.Device, Path: e.Path}
+		i.leaving = append(i.leaving, func(*aio.Lock) { i.emit(deleted) })
 	}
 }
 
-// tellDeleted makes the events of deleted devices follow the reply: the
+// finishDeleted lets deleted devices go, and tells of them, behind the reply: the
 // reference frees a device when the last reader may have left it, some
 // milliseconds later.
-func (i *Instance) tellDeleted(ctx context.Context) {
-	events := i.deleted
-	i.deleted = nil
-	if len(events) == 0 {
+func (i *Instance) finishDeleted(ctx context.Context, l *aio.Lock) {
+	leaving := i.leaving
+	i.leaving = nil
+	if len(leaving) == 0 {
 		return
 	}
-	qmp.SessionFrom(ctx).Then(func() {
-		for _, e := range events {
-			i.emit(e)
+	finish := func(l *aio.Lock) {
+		for _, rest := range leaving {
+			rest(l)
 		}
+	}
+	session := qmp.SessionFrom(ctx)
+	if session == nil {
+		finish(l)
+		return
+	}
+	session.Then(func() {
+		l := i.graph.Main().Acquire()
+		defer l.Release()
+		finish(l)
 	})
 }
 
@@ -89,14 +101,14 @@ func (i *Instance) deviceAdd(_ context.Context, args qjson.Value, out []byte) ([
 func (i *Instance) deviceDel(ctx context.Context, a *schema.DeviceDelArguments) error {
 	l := i.graph.Main().Acquire()
 	defer l.Release()
-	defer i.tellDeleted(ctx)
+	defer i.finishDeleted(ctx, l)
 	return i.machine.Remove(l, a.Id)
 }
 
 func (i *Instance) cont(ctx context.Context) error {
 	l := i.graph.Main().Acquire()
 	defer l.Release()
-	defer i.tellDeleted(ctx)
+	defer i.finishDeleted(ctx, l)
 	return i.machine.Cont(l)
 }
 

@@ -54,10 +54,24 @@ func (d *device) newDrive() *Drive {
 }
 
 func (dr *Drive) close(l *aio.Lock) {
+	dr.leave(l)
+	dr.detach(l)
+}
+
+// retire is for the drive of a device that stops: users see it no more. Requests
+// are waited for (observed: own/flows/sys-unplug).
+func (dr *Drive) retire(l *aio.Lock) {
+	dr.device.machine.cfg.Graph.DrainAll(l)
+	dr.leave(l)
+}
+
+func (dr *Drive) leave(l *aio.Lock) {
 	dr.moveTo(l, nil)
 	dr.device.machine.drives.Remove(dr.place)
-	dr.backend.Close(l)
 }
+
+// detach lets go of the node.
+func (dr *Drive) detach(l *aio.Lock) { dr.backend.Close(l) }
 
 // setDrive gives the device the node of that name. A running device can
 // change from one node to another.

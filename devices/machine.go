@@ -14,6 +14,10 @@ type Config struct {
 	// Emit receives events, in their order; nil: nobody listens. It is called
 	// with the main context's lock held and must not block.
 	Emit func(Event)
+	// Later is given what remains of a device that is unplugged, in the order of
+	// the events that tell of it: who took its disk from it waits for that, as in
+	// the reference. Nil: that is done at once.
+	Later func(rest func(*aio.Lock))
 	// IOThread finds an iothread object by id or path. It fails if there is no
 	// such object and returns nil if the object is something else. Nil: there
 	// are no iothreads.

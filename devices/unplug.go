@@ -86,18 +86,25 @@ func (d *device) unplug(l *aio.Lock) {
 		m := d.machine
 		m.leaving = slices.DeleteFunc(m.leaving, func(other *device) bool { return other == d })
 	}
-	d.release(l)
+	d.quit(l, d.machine.cfg.Later)
 }
 
 // release gives back all that the device holds, in whatever state it is. That
 // it is gone is told only if it had been started.
-func (d *device) release(l *aio.Lock) {
+func (d *device) release(l *aio.Lock) { d.quit(l, nil) }
+
+// quit is release; later gets what need not be done yet.
+func (d *device) quit(l *aio.Lock, later func(rest func(*aio.Lock))) {
 	if d.inner != nil {
-		d.inner.release(l)
+		d.inner.quit(l, later)
 	}
 	d.dropBootIndex()
-	if d.drive != nil {
-		d.drive.close(l)
+	if drive := d.drive; drive != nil && later != nil {
+		drive.retire(l)
+		later(drive.detach)
+		d.drive = nil
+	} else if drive != nil {
+		drive.close(l)
 		d.drive = nil
 	}
 	if d.bus != nil {
