@@ -71,6 +71,9 @@ func errorText(err error) *string {
 func (i *Instance) closeJobs() {
 	l := i.graph.Main().Acquire()
 	defer l.Release()
+	if i.machine != nil {
+		i.graph.DrainAll(l) // the machine stops (observed: own/flows/sys-quit-jobs)
+	}
 	i.graph.DrainAllBegin(l)
 	i.jobs.Close(l)
 	i.graph.DrainAllEnd(l)

@@ -89,7 +89,7 @@ func New(cfg Config) *Machine {
 
 // Close removes all devices, without events.
 func (m *Machine) Close(l *aio.Lock) {
-	m.cfg.Emit = nil
+	m.cfg.Emit, m.cfg.Later = nil, nil
 	for m.peripheral.children.Len()+m.peripheralAnon.children.Len() > 0 {
 		m.anyDevice().unplug(l)
 	}
