@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/qmpblock/qmpblock/nbd"
+	"github.com/qmpblock/qmpblock/tests/qmp/daemon"
 )
 
 // rss is the memory of a process that is resident, in bytes.
@@ -30,6 +31,9 @@ func rss(tb testing.TB, pid int) int64 {
 // and now do nothing.
 func TestIdleConnections(t *testing.T) {
 	t.Parallel()
+	if daemon.Race {
+		t.Skip("the race detector takes memory of its own")
+	}
 	const connections, bound = 100, 10 << 20
 	dir := shortDir(t)
 	standardFiles(t)(dir)

@@ -83,12 +83,13 @@ func FindReference() (*Program, error) {
 }
 
 // Ours returns the daemon of this repository. In is a folder that outlives
-// the test's use of it and gets the built program; root is the module's.
+// the test's use of it and gets the built program; root is the module's. Where the
+// race detector looks at the tests it looks at the program as well.
 func Ours(root, in string) (*Program, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	bin := filepath.Join(in, "qmpblock")
-	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "./cmd/qmpblock")
+	build := exec.CommandContext(ctx, "go", "build", fmt.Sprintf("-race=%t", Race), "-o", bin, "./cmd/qmpblock")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("go build ./cmd/qmpblock: %v\n%s", err, out)
