@@ -2,7 +2,6 @@ package block
 
 import (
 	"slices"
-
 	"strings"
 
 	"github.com/qmpblock/qmpblock/block/aio"
