@@ -149,9 +149,6 @@ func (c *BlockCopy) Configure(o BlockCopyOptions) {
 	c.announce()
 }
 
-// DiscardsSource tells whether what was copied is discarded in the source.
-func (c *BlockCopy) DiscardsSource() bool { return c.opts.DiscardSource }
-
 // ClusterSize is the least that is copied at once, in bytes.
 func (c *BlockCopy) ClusterSize() int64 { return c.cluster }
 

@@ -1,8 +1,6 @@
 package block
 
 import (
-	"slices"
-
 	"github.com/qmpblock/qmpblock/block/aio"
 )
 
@@ -82,21 +80,6 @@ func (h *Holding) Clear(l *aio.Lock) {
 			h.edges = h.edges[1:]
 			return w.DetachChild(c)
 		})
-	}
-}
-
-// Remove lets go of one node, for which nobody is drained.
-func (h *Holding) Remove(l *aio.Lock, n *Node) {
-	for i, c := range h.edges {
-		if c.node != n {
-			continue
-		}
-		// Giving up permissions cannot fail.
-		_ = h.graph.Write(l, "let go of "+n.name, func(w *Write) error {
-			h.edges = slices.Delete(slices.Clone(h.edges), i, i+1)
-			return w.DetachChild(c)
-		})
-		return
 	}
 }
 
