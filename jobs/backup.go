@@ -294,7 +294,7 @@ func (k *backup) pass(co *aio.Co, j *Job) (more bool) {
 	length := k.copy.Length()
 	for k.offset = 0; k.copy.Pending(k.offset) && k.mayGoOn(co, j); {
 		most := int64(longestZeroes)
-		if k.job.speed > 0 {
+		if k.job.Speed() > 0 {
 			most = 0
 		}
 		t := k.copy.Next(co, k.offset, length-k.offset, most)

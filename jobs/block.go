@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/qmpblock/qmpblock/block"
@@ -21,7 +22,8 @@ type BlockJob struct {
 	// keeps: it holds them until it is dismissed.
 	keeps bool
 
-	speed    int64
+	// speed is asked without a turn.
+	speed    atomic.Int64
 	limiter  Limiter
 	ioStatus IOStatus
 }
@@ -148,9 +150,8 @@ func (b *BlockJob) busy() bool { return b.started && !b.completed && !b.sleeper.
 // PauseRequested tells whether there is a reason to pause.
 func (b *BlockJob) PauseRequested(*aio.Lock) bool { return b.pauses > 0 }
 
-// Speed is the limit in bytes a second, 0 for none. It is asked in turns of the
-// main context.
-func (b *BlockJob) Speed() int64 { return b.speed }
+// Speed is the limit in bytes a second, 0 for none.
+func (b *BlockJob) Speed() int64 { return b.speed.Load() }
 
 // SetSpeed changes the limit.
 func (b *BlockJob) SetSpeed(l *aio.Lock, speed int64) error {
@@ -160,10 +161,9 @@ func (b *BlockJob) SetSpeed(l *aio.Lock, speed int64) error {
 	if speed < 0 {
 		return qerr.New("Parameter 'speed' expects a non-negative value")
 	}
-	faster := speed == 0 || b.speed != 0 && speed > b.speed
-	b.speed = speed
+	before := b.speed.Swap(speed)
 	b.limiter.SetSpeed(speed)
-	if faster {
+	if speed == 0 || before != 0 && speed > before {
 		b.Wake(l)
 	}
 	return nil

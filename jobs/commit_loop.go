@@ -29,7 +29,7 @@ func (k *commit) copyAll(co *aio.Co, j *Job, length int64) error {
 			return nil
 		}
 		a := k.take(co, offset, length)
-		if next := a.offset + a.bytes; a.err == nil && next < length && k.job.speed == 0 {
+		if next := a.offset + a.bytes; a.err == nil && next < length && k.job.Speed() == 0 {
 			k.readAhead(co, next, length)
 		}
 		op, err := k.finish(co, a)
