@@ -448,6 +448,32 @@ func TestChainPaused(t *testing.T) {
 	}
 }
 
+// TestChainSpeed: the speed of a job may change whatever the job is at.
+func TestChainSpeed(t *testing.T) {
+	t.Parallel()
+	for _, j := range chainJobs() {
+		if j.filtered || !j.unevenly {
+			continue
+		}
+		t.Run(j.String(), func(t *testing.T) {
+			t.Parallel()
+			c := j.make(t, 3)
+			job, err := j.create(c, Params{ID: "j", ManualFinalize: true})
+			c.check(err, "")
+			c.under(func() {
+				job.Start(c.l)
+				for speed := int64(1 << 40); job.Status(c.l) != Pending; speed = 1<<40 - speed {
+					c.check(job.SetSpeed(c.l, speed), "")
+					aio.WaitWhile(c.l, func() bool { return false }) // what was posted has its turn
+				}
+				c.check(job.Finalize(c.l), "")
+				c.gone(job)
+			})
+			c.settle()
+		})
+	}
+}
+
 // TestChainCancelled: a job that ends early, at whatever point, leaves the chain
 // as it was.
 func TestChainCancelled(t *testing.T) {
