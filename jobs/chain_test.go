@@ -414,9 +414,10 @@ func TestChainContent(t *testing.T) {
 	}
 }
 
-// TestChainPaused: jobs that are paused, made slow and let go again come to the
-// same end.
-func TestChainPaused(t *testing.T) {
+// eachChainJob runs do for each job on a chain of images of several sizes, while
+// others write and read.
+func eachChainJob(t *testing.T, seed uint64, do func(*testing.T, chainJob, *chain)) {
+	t.Helper()
 	t.Parallel()
 	for _, j := range chainJobs() {
 		if j.filtered || !j.unevenly {
@@ -424,79 +425,69 @@ func TestChainPaused(t *testing.T) {
 		}
 		t.Run(j.String(), func(t *testing.T) {
 			t.Parallel()
-			c := j.make(t, 11)
-			job, err := j.create(c, Params{ID: "j", ManualFinalize: true})
-			c.check(err, "")
-			c.under(func() {
-				c.check(job.SetSpeed(c.l, 1), "")
-				job.Start(c.l)
-				for range 5 {
-					if job.Pause(c.l) != nil {
-						break // it is over already
-					}
-					aio.WaitWhile(c.l, func() bool { return job.Status(c.l) == Running })
-					_ = job.SetSpeed(c.l, 1<<20)
-					_ = job.Resume(c.l)
-				}
-				_ = job.SetSpeed(c.l, 0)
-				aio.WaitWhile(c.l, func() bool { return job.Status(c.l) != Pending })
-				c.check(job.Finalize(c.l), "")
-				c.gone(job)
-			})
+			c := j.make(t, seed)
+			do(t, j, c)
 			c.settle()
 		})
 	}
 }
 
+// TestChainPaused: jobs that are paused, made slow and let go again come to the
+// same end.
+func TestChainPaused(t *testing.T) {
+	eachChainJob(t, 11, func(_ *testing.T, j chainJob, c *chain) {
+		job, err := j.create(c, Params{ID: "j", ManualFinalize: true})
+		c.check(err, "")
+		c.under(func() {
+			c.check(job.SetSpeed(c.l, 1), "")
+			job.Start(c.l)
+			for range 5 {
+				if job.Pause(c.l) != nil {
+					break // it is over already
+				}
+				aio.WaitWhile(c.l, func() bool { return job.Status(c.l) == Running })
+				_ = job.SetSpeed(c.l, 1<<20)
+				_ = job.Resume(c.l)
+			}
+			_ = job.SetSpeed(c.l, 0)
+			aio.WaitWhile(c.l, func() bool { return job.Status(c.l) != Pending })
+			c.check(job.Finalize(c.l), "")
+			c.gone(job)
+		})
+	})
+}
+
 // TestChainSpeed: the speed of a job may change whatever the job is at.
 func TestChainSpeed(t *testing.T) {
-	t.Parallel()
-	for _, j := range chainJobs() {
-		if j.filtered || !j.unevenly {
-			continue
-		}
-		t.Run(j.String(), func(t *testing.T) {
-			t.Parallel()
-			c := j.make(t, 3)
-			job, err := j.create(c, Params{ID: "j", ManualFinalize: true})
-			c.check(err, "")
-			c.under(func() {
-				job.Start(c.l)
-				for speed := int64(1 << 40); job.Status(c.l) != Pending; speed = 1<<40 - speed {
-					c.check(job.SetSpeed(c.l, speed), "")
-					aio.WaitWhile(c.l, func() bool { return false }) // what was posted has its turn
-				}
-				c.check(job.Finalize(c.l), "")
-				c.gone(job)
-			})
-			c.settle()
+	eachChainJob(t, 3, func(_ *testing.T, j chainJob, c *chain) {
+		job, err := j.create(c, Params{ID: "j", ManualFinalize: true})
+		c.check(err, "")
+		c.under(func() {
+			job.Start(c.l)
+			for speed := int64(1 << 40); job.Status(c.l) != Pending; speed = 1<<40 - speed {
+				c.check(job.SetSpeed(c.l, speed), "")
+				aio.WaitWhile(c.l, func() bool { return false }) // what was posted has its turn
+			}
+			c.check(job.Finalize(c.l), "")
+			c.gone(job)
 		})
-	}
+	})
 }
 
 // TestChainCancelled: a job that ends early, at whatever point, leaves the chain
 // as it was.
 func TestChainCancelled(t *testing.T) {
-	t.Parallel()
-	for _, j := range chainJobs() {
-		if j.filtered || !j.unevenly {
-			continue
-		}
-		t.Run(j.String(), func(t *testing.T) {
-			t.Parallel()
-			c := j.make(t, 5)
-			before := c.nodes()
-			for _, state := range []Status{Created, Running, Paused, Pending} {
-				job, err := j.create(c, Params{ID: "j", ManualFinalize: true})
-				c.check(err, "")
-				c.under(func() { c.cancelIn(job, state) })
-				if after := c.nodes(); !slices.Equal(after, before) {
-					t.Errorf("cancelled in state %s: the chain is %q, was %q", state, after, before)
-				}
+	eachChainJob(t, 5, func(t *testing.T, j chainJob, c *chain) {
+		before := c.nodes()
+		for _, state := range []Status{Created, Running, Paused, Pending} {
+			job, err := j.create(c, Params{ID: "j", ManualFinalize: true})
+			c.check(err, "")
+			c.under(func() { c.cancelIn(job, state) })
+			if after := c.nodes(); !slices.Equal(after, before) {
+				t.Errorf("cancelled in state %s: the chain is %q, was %q", state, after, before)
 			}
-			c.settle()
-		})
-	}
+		}
+	})
 }
 
 // cancelIn cancels a job in a state.
