@@ -83,14 +83,14 @@ func (c *cache) get(co *aio.Co, offset int64) (*table, error) {
 }
 
 // put enters a table that was just written, whose content begins with data.
-func (c *cache) put(co *aio.Co, offset int64, data []byte) (*table, error) {
+func (c *cache) put(co *aio.Co, offset int64, data []byte) error {
 	t, err := c.room(co)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	copy(t.data, data)
 	c.enter(t, offset)
-	return t, nil
+	return nil
 }
 
 func (c *cache) enter(t *table, offset int64) {

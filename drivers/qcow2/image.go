@@ -31,8 +31,10 @@ type image struct {
 	l1Dirty map[int64]struct{} // the sectors of it that have changed
 	tables  offsets            // the L2 tables that it names
 	l2      *cache
-	refs    refcounts
-	frees   frees
+	// emptyTable is what is written for a fresh one.
+	emptyTable []byte
+	refs       refcounts
+	frees      frees
 
 	// end is the end of what was ever used of the file: what lies behind
 	// reads as zeroes, if the file can grow.

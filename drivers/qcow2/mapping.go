@@ -213,10 +213,21 @@ func (i *image) sliceForWrite(co *aio.Co, offset int64) (slice, error) {
 		i.frees.add(old.l2, i.geo.clusterSize, freeOther)
 	}
 	i.setL1(n, uint64(at)|flagCopied)
-	first := i.geo.sliceFirst(offset)
-	from := int64(first) * i.geo.entrySize
-	t, err := i.l2.put(co, at+from, content[from:])
-	return slice{t, &i.geo, at, first}, err
+	if err := i.keep(co, at, content); err != nil {
+		return slice{}, err
+	}
+	return i.sliceOf(co, at, offset)
+}
+
+// keep puts a table that was just written into the cache: what has written to
+// it once is likely to do so again.
+func (i *image) keep(co *aio.Co, at int64, content []byte) error {
+	for from := int64(0); from < int64(len(content)); from += i.opts.sliceSize {
+		if err := i.l2.put(co, at+from, content[from:]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tellOfTable tells of all that the reference writes when it makes an L2 table;
@@ -229,15 +240,18 @@ func (i *image) tellOfTable() {
 	i.file.Debug(block.DebugL1Update)
 }
 
-// tableContent is a copy of an L2 table, or an empty one.
+// tableContent is a copy of an L2 table, or an empty one. Nobody changes it.
 func (i *image) tableContent(co *aio.Co, at int64) ([]byte, error) {
-	b := block.AlignedMemory(int(i.geo.clusterSize))
 	if at == 0 {
-		return b, nil
+		if i.emptyTable == nil {
+			i.emptyTable = block.AlignedMemory(int(i.geo.clusterSize))
+		}
+		return i.emptyTable, nil
 	}
 	if err := i.l2.flush(co); err != nil {
 		return nil, err
 	}
+	b := block.AlignedMemory(int(i.geo.clusterSize))
 	i.file.Debug(block.DebugL2AllocCowRead)
 	return b, i.file.CoPreadv(co, at, block.Vec{b}, 0)
 }
