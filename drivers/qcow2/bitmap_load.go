@@ -16,27 +16,28 @@ const maxLoadedBitmaps = 4 << 30
 
 // adoptBitmaps makes the image's bitmaps those of the node, and marks them as
 // in use if they are about to change. Bitmaps that were made while the node was
-// inactive are stored first.
+// inactive are stored first. Inconsistent ones that the node has kept from before
+// stay where they are.
 func (i *image) adoptBitmaps(co *aio.Co) error {
 	if !i.node.Active() {
 		return nil
 	}
-	known := make(map[string]bool)
+	known := make(map[string]*block.DirtyBitmap)
 	for _, b := range i.node.DirtyBitmaps() {
-		known[b.Name()] = true
+		known[b.Name()] = b
 	}
 	for n := range i.bitmaps {
-		if name := i.bitmaps[n].name; known[name] {
-			return qerr.New("Bitmap already exists: %s", name)
+		b := &i.bitmaps[n]
+		if d := known[b.name]; d != nil && !keeps(d, b) || findBitmap(i.bitmaps, b.name) != n {
+			return qerr.New("Bitmap already exists: %s", b.name)
 		}
-		known[i.bitmaps[n].name] = true
 	}
 	if i.writable() {
 		if err := i.storeBitmaps(co); err != nil {
 			return err
 		}
 	}
-	loaded, err := i.readBitmaps(co)
+	loaded, err := i.readBitmaps(co, known)
 	if err != nil {
 		return err
 	}
@@ -50,12 +51,22 @@ func (i *image) adoptBitmaps(co *aio.Co) error {
 	return nil
 }
 
-// readBitmaps makes bitmaps of what is in the image, the last one first.
-func (i *image) readBitmaps(co *aio.Co) ([]*block.DirtyBitmap, error) {
+// keeps tells whether the node's bitmap d is what it has kept of the image's
+// bitmap b.
+func keeps(d *block.DirtyBitmap, b *bitmap) bool {
+	return d.Inconsistent() && b.flags&bitmapInUse != 0
+}
+
+// readBitmaps makes bitmaps of what is in the image, the last one first, but for
+// those kept.
+func (i *image) readBitmaps(co *aio.Co, known map[string]*block.DirtyBitmap) ([]*block.DirtyBitmap, error) {
 	var loaded []*block.DirtyBitmap
 	room := int64(maxLoadedBitmaps)
 	for n := range i.bitmaps {
 		b := &i.bitmaps[n]
+		if d := known[b.name]; d != nil && keeps(d, b) {
+			continue
+		}
 		if room -= i.size.Load() >> b.granularity / 8; room < 0 {
 			return nil, qerr.WithErrno(syscall.ENOMEM, "Could not read bitmap '%s' from image", b.name)
 		}

@@ -87,7 +87,8 @@ func (i *image) markBeforeWrites(l *aio.Lock) {
 }
 
 // Inactivate writes everything back, for whoever opens the image next. The
-// node has no persistent bitmaps then: somebody else may change them.
+// node has no persistent bitmaps then, for somebody else may change them, but for
+// inconsistent ones, which nobody does.
 func (i *image) Inactivate(l *aio.Lock) error {
 	return i.coroutine(l, "qcow2_inactivate", func(co *aio.Co) error {
 		i.mu.lock(co)
@@ -102,7 +103,7 @@ func (i *image) Inactivate(l *aio.Lock) error {
 		if err := i.markClean(co); err != nil {
 			return err
 		}
-		i.node.ReleaseDirtyBitmaps(func(b *block.DirtyBitmap) bool { return b.Persistent() })
+		i.node.ReleaseDirtyBitmaps(func(b *block.DirtyBitmap) bool { return b.Persistent() && !b.Inconsistent() })
 		i.unmarked = false
 		return nil
 	})
