@@ -81,6 +81,9 @@ func (k *mirror) pivot(l *aio.Lock) error {
 			return qerr.From(syscall.EPERM)
 		}
 	}
+	// The target is to be as writable as what it replaces; where it cannot be, it
+	// stays as it is.
+	_ = k.p.Target.SetReadOnly(l, from.ReadOnly())
 	if err := k.shareBacking(l); err != nil {
 		return err
 	}
