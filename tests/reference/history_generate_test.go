@@ -15,6 +15,8 @@ type story struct {
 	// the reference.
 	inner bool
 	steps []step
+	// opened are the options of nodes that can be opened again.
+	opened []object
 }
 
 // history makes a random history of so many steps behind those that make the
@@ -63,9 +65,10 @@ func (s *story) graph() {
 			o = append(o, member{"backing", fmt.Sprintf("n%d", n-1)})
 		}
 		o.sometimes(s.r, 12, "read-only", true)
-		s.command("blockdev-add", o)
+		s.open(o)
 	}
 	s.targets()
+	s.disks()
 	switch s.r.IntN(6) {
 	case 0:
 		s.command("blockdev-add", object{{"driver", "copy-on-read"}, {"node-name", "c"}, {"file", s.top()}})
@@ -104,7 +107,13 @@ func (s *story) failing(name, image string) object {
 	}
 	rule.sometimes(s.r, 2, "once", true)
 	rule.sometimes(s.r, 2, "sector", pick(s.r, 0, 512, 128, 1000, 2047))
-	return object{{"driver", "blkdebug"}, {"node-name", name}, {"image", image}, {"inject-error", list{rule}}}
+	o := object{{"driver", "blkdebug"}, {"node-name", name}, {"image", image}, {"inject-error", list{rule}}}
+	if s.in(4) {
+		o = append(o, member{"align", pick(s.r, 512, 4096)})
+		o.sometimes(s.r, 2, "max-transfer", pick(s.r, 4096, 65536))
+		o.sometimes(s.r, 2, "max-write-zero", pick(s.r, 4096, 65536))
+	}
+	return o
 }
 
 // targets opens images to copy to: t is qcow2, u raw, z nothing; o is an overlay
@@ -136,7 +145,7 @@ func (s *story) targets() {
 // node names a node of the chain, the topmost most often. File nodes are left
 // alone: where in a qcow2 file its content is need not be the same.
 func (s *story) node() string {
-	return pick(s.r, s.top(), s.top(), s.top(), "n0", "n1", "n2", "n1", "c", "s0", "flt", "nope")
+	return pick(s.r, s.top(), s.top(), s.top(), "n0", "n1", "n2", "n1", "c", "s0", "flt", "w", "w", "q", "nope")
 }
 
 func (s *story) target() string {
@@ -145,7 +154,7 @@ func (s *story) target() string {
 
 func (s *story) job() string { return pick(s.r, "j0", "j0", "j0", "j1", "j1", "j2", "nope") }
 
-func (s *story) bitmapName() string { return pick(s.r, "b0", "b0", "b1", "b1", "b2", "nope") }
+func (s *story) bitmapName() string { return pick(s.r, "b0", "b0", "b1", "b1", "b2", "bi", "nope") }
 
 func (s *story) onError() string {
 	return pick(s.r, "report", "ignore", "enospc", "stop", "stop", "auto")
@@ -160,11 +169,15 @@ func (s *story) happen() {
 		s.verb()
 	case n < 62:
 		s.bitmap(pick(s.r, "add", "add", "remove", "clear", "enable", "disable", "merge", "sha256"))
-	case n < 68:
+	case n < 67:
 		s.command(s.snapshot())
-	case n < 75:
+	case n < 71:
 		s.transaction()
-	case n < 84:
+	case n < 75:
+		s.group()
+	case n < 77:
+		s.again()
+	case n < 85:
 		s.transfer()
 	case n < 93:
 		s.change()
@@ -338,7 +351,7 @@ func (s *story) bitmapArguments(kind string) object {
 	}
 	o := object{{"node", s.node()}, {"name", s.bitmapName()}}
 	if kind == "add" {
-		o.sometimes(s.r, 3, "granularity", pick(s.r, 65536, 4096, 131072))
+		o.sometimes(s.r, 3, "granularity", pick(s.r, 65536, 4096, 131072, 512, 1<<20))
 		o.sometimes(s.r, 3, "persistent", true)
 		o.sometimes(s.r, 4, "disabled", true)
 	}
@@ -366,6 +379,10 @@ func (s *story) transaction() {
 			// Enabling a bitmap that is not there kills the reference.
 			kind := pick(s.r, "add", "add", "remove", "clear", "disable", "merge")
 			name, data = "block-dirty-bitmap-"+kind, s.bitmapArguments(kind)
+			if kind == "add" && s.in(2) {
+				actions = append(actions, object{{"type", name}, {"data", data}})
+				name, data = "block-dirty-bitmap-enable", data[:2:2]
+			}
 		case n < 16:
 			name, data = s.backup()
 		case n < 19:
@@ -397,7 +414,13 @@ func (s *story) transfer() {
 
 // change changes the graph.
 func (s *story) change() {
-	switch s.r.IntN(10) {
+	switch s.r.IntN(14) {
+	case 10:
+		s.reopen()
+	case 11, 12:
+		s.changeDisks()
+	case 13:
+		s.command("block-set-write-threshold", object{{"node-name", pick(s.r, s.node(), s.target())}, {"write-threshold", pick(s.r, 0, 65536, 1<<19, 1<<20)}})
 	case 0, 1:
 		n := s.r.IntN(s.depth)
 		o := object{{"driver", "qcow2"}, {"node-name", fmt.Sprintf("n%d", n)}, {"file", fmt.Sprintf("f%d", n)}}
@@ -413,7 +436,9 @@ func (s *story) change() {
 	case 5:
 		node, writable := pick(s.r, s.node(), s.target()), s.in(2)
 		writable = writable && (s.inner || node == s.top() || node[0] != 'n')
-		s.command("block-export-add", object{{"type", "nbd"}, {"id", pick(s.r, "e", "e1")}, {"node-name", node}, {"name", pick(s.r, "e", "e1")}, {"writable", writable}})
+		o := object{{"type", "nbd"}, {"id", pick(s.r, "e", "e1")}, {"node-name", node}, {"name", pick(s.r, "e", "e1")}, {"writable", writable}}
+		o.sometimes(s.r, 4, "bitmaps", list{pick[any](s.r, s.bitmapName(), object{{"node", s.node()}, {"name", s.bitmapName()}})})
+		s.command("block-export-add", o)
 	case 6:
 		s.command("block-export-del", object{{"id", pick(s.r, "e", "e1")}})
 	case 7:

@@ -80,6 +80,14 @@ truncate -s 1M t.raw
 qemu-img create -q -f qcow2 t.qcow2 1M
 qemu-img create -q -f qcow2 o.qcow2 1M
 qemu-img create -q -f qcow2 big.qcow2 2M
+qemu-img create -q -f qcow2 -o cluster_size=4k w.qcow2 1M
+qemu-img bitmap --add -g 4k w.qcow2 bi
+qemu-io -c "write -q -P 33 100k 300k" -c abort w.qcow2 >/dev/null 2>&1 || true
+qemu-img bitmap --add w.qcow2 b1
+qemu-img bitmap --add --disable -g 4k w.qcow2 b2
+qemu-io -c "write -q -P 34 600k 30k" w.qcow2
+cp n0.raw q0.raw
+cp n0.raw q1.raw
 `
 
 func makeImages(t *testing.T) (dir string) {
