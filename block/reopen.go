@@ -24,6 +24,7 @@ type ReopenState struct {
 	forceShare        bool
 	detectZeroes      DetectZeroes
 	prepared          bool
+	anew              bool // options left out return to their defaults
 	forgotten         bool // no options were given
 	replaced          []replacedChild
 }
@@ -42,14 +43,16 @@ type reopenStates map[*Node]*ReopenState
 func (g *Graph) Reopen(l *aio.Lock, all []*Options) error {
 	q := &reopenQueue{graph: g, lock: l, states: make(reopenStates)}
 	defer q.endDrains()
-	for _, o := range all {
+	nodes := make([]*Node, len(all))
+	for i, o := range all {
 		n, err := g.reopenTarget(o)
 		if err != nil {
 			return err
 		}
-		if err := q.add(n, o, o.Clone(), false); err != nil {
-			return err
-		}
+		nodes[i] = n
+	}
+	for i, o := range all {
+		q.add(nodes[i], o, o.Clone(), false)
 	}
 	g.DrainAll(l)
 	return q.run()
@@ -68,9 +71,7 @@ func (n *Node) SetReadOnly(l *aio.Lock, on bool) error {
 	explicit.Set(optReadOnly, BoolOpt(on))
 	options.Merge(n.options)
 	explicit.Merge(n.explicit)
-	if err := q.add(n, options, explicit, true); err != nil {
-		return err
-	}
+	q.add(n, options, explicit, true)
 	n.graph.DrainAll(l)
 	return q.run()
 }
@@ -95,7 +96,7 @@ type reopenQueue struct {
 
 // add queues a node, or gives one that is queued already more options. With
 // keep, options that are not given stay as they were.
-func (q *reopenQueue) add(n *Node, options, explicit *Options, keep bool) error {
+func (q *reopenQueue) add(n *Node, options, explicit *Options, keep bool) {
 	st := q.states[n]
 	if st == nil {
 		n.DrainedBegin(q.lock)
@@ -104,11 +105,7 @@ func (q *reopenQueue) add(n *Node, options, explicit *Options, keep bool) error 
 		q.order = append(q.order, st)
 		q.states[n] = st
 	}
-	if !keep {
-		if err := checkBackingNamed(n, options); err != nil {
-			return err
-		}
-	}
+	st.anew = st.anew || !keep
 	options.Merge(st.options)
 	explicit.Merge(st.explicit)
 	if keep {
@@ -116,17 +113,14 @@ func (q *reopenQueue) add(n *Node, options, explicit *Options, keep bool) error 
 	}
 	st.options, st.explicit = options, explicit
 	for _, c := range n.children {
-		if err := q.addChild(st, c, keep); err != nil {
-			return err
-		}
+		q.addChild(st, c, keep)
 	}
-	return nil
 }
 
 // addChild queues a child, if it is an inline one: it changes with its parent,
 // from which it inherits. Options may describe it anew; if they only name it,
 // those that it was given stay.
-func (q *reopenQueue) addChild(st *ReopenState, c *Child, keep bool) error {
+func (q *reopenQueue) addChild(st *ReopenState, c *Child, keep bool) {
 	ref, isRef := st.options.Get(c.name)
 	described := st.options.HasSub(c.name)
 	inherits := c.node.inheritsFrom == st.Node
@@ -134,21 +128,19 @@ func (q *reopenQueue) addChild(st *ReopenState, c *Child, keep bool) error {
 	case inherits && described:
 		o := st.options.Sub(c.name, true)
 		st.options.Set(c.name, StringOpt(c.node.name))
-		return q.addInline(st, c, o, o.Clone(), false)
+		q.addInline(st, c, o, o.Clone(), false)
 	case inherits && (keep || isRef && ref.String() == c.node.name):
 		explicit := c.node.explicit
 		if queued := q.states[c.node]; queued != nil {
 			explicit = queued.explicit
 		}
-		return q.addInline(st, c, explicit.Clone(), explicit, true)
+		q.addInline(st, c, explicit.Clone(), explicit, true)
 	case inherits && !isRef && c.name != optBacking:
 		// It is left without any options, which is a mistake of its own that
 		// comes after those of the parent (observed with data-file).
-		err := q.addInline(st, c, NewOptions(), NewOptions(), false)
+		q.addInline(st, c, NewOptions(), NewOptions(), false)
 		q.states[c.node].forgotten = true
-		return err
 	}
-	return nil
 }
 
 // nameChildren makes options that are kept name the children that the node has,
@@ -173,8 +165,9 @@ func nameChildren(n *Node, options *Options) {
 // checkBackingNamed: a backing file that is not the one which the image names
 // must be named again, be it a user's choice or a snapshot's doing; and so must
 // none where the image names one.
-func checkBackingNamed(n *Node, options *Options) error {
-	if !n.drv.SupportsBacking || options.Has(optBacking) || options.HasSub(optBacking) {
+func checkBackingNamed(st *ReopenState) error {
+	n, options := st.Node, st.options
+	if !st.anew || !n.drv.SupportsBacking || options.Has(optBacking) || options.HasSub(optBacking) {
 		return nil
 	}
 	implicit := n.imageBacking.Filename == ""
@@ -188,12 +181,12 @@ func checkBackingNamed(n *Node, options *Options) error {
 	return nil
 }
 
-func (q *reopenQueue) addInline(st *ReopenState, c *Child, options, explicit *Options, keep bool) error {
+func (q *reopenQueue) addInline(st *ReopenState, c *Child, options, explicit *Options, keep bool) {
 	inherit(options, st.options, c.role)
 	if keep {
 		options.Merge(c.node.options)
 	}
-	return q.add(c.node, options, explicit, keep)
+	q.add(c.node, options, explicit, keep)
 }
 
 func (q *reopenQueue) endDrains() {
@@ -334,6 +327,9 @@ func (q *reopenQueue) prepare(st *ReopenState) error {
 		return err
 	}
 	st.prepared = true
+	if err := checkBackingNamed(st); err != nil {
+		return err
+	}
 	if err := q.findReplaced(st); err != nil {
 		return err
 	}
