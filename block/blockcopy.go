@@ -372,7 +372,7 @@ func (c *BlockCopy) Run(co *aio.Co, t *CopyTask) error {
 func (c *BlockCopy) status(co *aio.Co, offset, bytes int64) Status {
 	var base *Node
 	if c.opts.SkipUnallocated {
-		base = c.source.node.BackingOf()
+		base = c.source.node.Behind()
 	}
 	st, _, err := c.source.node.CoBlockStatusAbove(co, base, false, true, offset, min(bytes, c.length-offset))
 	if err == nil && offset+st.Bytes >= c.length {
@@ -421,7 +421,7 @@ func (c *BlockCopy) ForgetUnallocated(co *aio.Co, offset int64) (next int64, err
 		return -1, nil
 	}
 	n := c.source.node
-	depth, bytes, err := n.CoIsAllocatedAbove(co, n.BackingOf(), false, offset, c.length-offset)
+	depth, bytes, err := n.CoIsAllocatedAbove(co, n.Behind(), false, offset, c.length-offset)
 	if err != nil {
 		return 0, err
 	}

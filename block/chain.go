@@ -40,6 +40,16 @@ func (n *Node) BackingOf() *Node {
 	return c.node.SkipFilters()
 }
 
+// Behind is what stands directly behind the image that a chain begins with, be
+// it a filter; nil if there is nothing.
+func (n *Node) Behind() *Node {
+	c := n.SkipFilters().cow()
+	if c == nil {
+		return nil
+	}
+	return c.node
+}
+
 // FindOverlay is the node of a chain that stands directly over another one;
 // nil if that is the top, or not part of the chain.
 func (n *Node) FindOverlay(below *Node) *Node {

@@ -97,7 +97,7 @@ func (n *Node) OpenBackingFile(l *aio.Lock) error {
 
 // ReplaceBacking is [Write.SetBacking] for a node that has another backing file.
 func (g *Graph) ReplaceBacking(l *aio.Lock, n, to *Node) error {
-	if n.BackingOf() == to {
+	if n.Behind() == to {
 		return nil
 	}
 	g.DrainAll(l)

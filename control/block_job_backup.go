@@ -144,7 +144,9 @@ func (a driveBackupAction) prepare(l *aio.Lock, t *transaction) error {
 	im.Existing = a.Mode != nil && *a.Mode == schema.NewImageModeExisting
 	switch common.Sync {
 	case schema.MirrorSyncModeTop:
-		if im.Backing = source.BackingOf(); im.Backing == nil {
+		if behind := source.Behind(); behind != nil {
+			im.Backing = behind.SkipImplicit()
+		} else {
 			common.Sync = schema.MirrorSyncModeFull
 		}
 	case schema.MirrorSyncModeNone:

@@ -55,7 +55,9 @@ func (i *Instance) driveMirror(l *aio.Lock, a *schema.DriveMirror) error {
 	case schema.MirrorSyncModeNone:
 		im.Backing = n
 	default:
-		im.Backing = n.BackingOf()
+		if behind := n.Behind(); behind != nil {
+			im.Backing = behind.SkipImplicit()
+		}
 	}
 	target, err := i.graph.OpenMirror(l, n, im, a.NodeName)
 	if err != nil {
@@ -120,7 +122,7 @@ func (i *Instance) startMirror(l *aio.Lock, p jobs.MirrorParams, sync schema.Mir
 	case schema.MirrorSyncModeIncremental, schema.MirrorSyncModeBitmap:
 		return qerr.New("Sync mode '%s' not supported", sync)
 	case schema.MirrorSyncModeTop:
-		p.Base = p.Source.BackingOf()
+		p.Base = p.Source.Behind()
 	case schema.MirrorSyncModeNone:
 		p.ChangesOnly = true
 	}
