@@ -44,6 +44,9 @@ type Driver struct {
 	// ParseFilename turns a file name into options. Nil: the name is the
 	// option "filename".
 	ParseFilename func(filename string, o *Options) error
+	// ProbeDevice tells whether a file name is that of a device which is the
+	// driver's own. Nil: never.
+	ProbeDevice func(filename string) bool
 	// Probe scores how sure the driver is that a file which begins with head
 	// is its own, 0 to 100. Nil: never.
 	Probe func(head []byte, filename string) int
@@ -60,6 +63,9 @@ type Driver struct {
 	NewDefaults [2]string
 	// PlainImages says that an image is a file of its length and nothing else.
 	PlainImages bool
+	// MakesOfExisting says that a protocol makes no files: an image is made in
+	// what is there.
+	MakesOfExisting bool
 }
 
 // ByName tells whether nodes are named as files are: protocols, and filters that
@@ -215,6 +221,11 @@ type (
 	// an empty name: there is none.
 	BackingFileChanger interface {
 		CoChangeBackingFile(co *aio.Co, b ImageBacking) error
+	}
+	// FileDeleter deletes the file that the node shows, in which no image could be
+	// made.
+	FileDeleter interface {
+		DeleteFile() error
 	}
 	// Prefetcher copies an area to where reading it is cheap, and reads nothing.
 	Prefetcher interface {

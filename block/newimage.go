@@ -1,9 +1,11 @@
 package block
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/qerr"
@@ -42,10 +44,10 @@ func (g *Graph) CreateImage(l *aio.Lock, im NewImage) error {
 	}
 	r := &openRequest{filename: im.Filename, options: NewOptions(), flags: FlagRDWR | FlagProtocol}
 	r.options.Set(optDriver, StringOpt(protocol.Name))
-	if err := r.parseFilename(protocol); err != nil {
-		return err
-	}
 	g.tellOf(im, format)
+	if err := r.parseFilename(protocol); err != nil {
+		return protocol.notThere(err)
+	}
 	return g.fillFile(l, format, protocol, r, im)
 }
 
@@ -87,8 +89,10 @@ func (g *Graph) creators(im NewImage) (format, protocol *Driver, err error) {
 		return nil, nil, err
 	}
 	switch {
-	case format.Create == nil && !format.PlainImages:
+	case !format.makesImages():
 		return nil, nil, qerr.New("Format driver '%s' does not support image creation", format.Name)
+	case !protocol.makesImages():
+		return nil, nil, qerr.New("Protocol driver '%s' does not support image creation", protocol.Name)
 	case im.Backing.Filename != "" && !format.SupportsBacking:
 		return nil, nil, qerr.New("Backing file not supported for file format '%s'", format.Name)
 	case im.Backing.Filename == im.Filename && im.Filename != "":
@@ -97,30 +101,24 @@ func (g *Graph) creators(im NewImage) (format, protocol *Driver, err error) {
 	return format, protocol, nil
 }
 
+// makesImages tells whether the driver can be named where an image is made.
+func (d *Driver) makesImages() bool { return d.Create != nil || d.PlainImages || d.MakesOfExisting }
+
 // fillFile makes the file, if its protocol makes files, and the image in it.
 func (g *Graph) fillFile(l *aio.Lock, format, protocol *Driver, r *openRequest, im NewImage) error {
-	if protocol.Create != nil {
-		o := r.options.Clone()
-		o.Set("size", IntOpt(0))
-		if format.PlainImages || format == protocol {
-			o.Set("size", IntOpt(im.Size))
-		}
-		if err := g.create(l, protocol, o); err != nil || format == protocol {
-			return err
-		}
+	alone := format.PlainImages || format == protocol // the file is all there is
+	size := int64(0)
+	if alone {
+		size = im.Size
+	}
+	if err := g.makeFile(l, protocol, r, size); err != nil || alone {
+		return im.tooLarge(format, err)
 	}
 	file, err := g.openNode(l, r)
-	if err != nil && protocol.Create == nil {
-		return qerr.Prepend(err, "Protocol driver '%s' does not support creating new images, so an existing image must be "+
-			"selected as the target; however, opening the given target as an existing image failed: ", protocol.Name)
-	}
 	if err != nil {
 		return err
 	}
 	defer g.Unref(l, file)
-	if format.PlainImages {
-		return nil
-	}
 	o := NewOptions()
 	o.Set(optFile, StringOpt(file.name))
 	o.Set("size", IntOpt(im.Size))
@@ -128,7 +126,83 @@ func (g *Graph) fillFile(l *aio.Lock, format, protocol *Driver, r *openRequest, 
 		o.Set("backing-file", StringOpt(im.Backing.Filename))
 		o.Set("backing-fmt", StringOpt(im.Backing.Format))
 	}
-	return g.create(l, format, o)
+	if err := g.create(l, format, o); err != nil {
+		file.deleteFile()
+		return im.tooLarge(format, err)
+	}
+	return nil
+}
+
+// makeFile makes a file, or takes what is there and makes it long enough.
+func (g *Graph) makeFile(l *aio.Lock, protocol *Driver, r *openRequest, size int64) error {
+	if protocol.Create != nil {
+		o := r.options.Clone()
+		o.Set("size", IntOpt(size))
+		return g.create(l, protocol, o)
+	}
+	again := *r
+	again.options = r.options.Clone()
+	file, err := g.openNode(l, &again)
+	if err != nil {
+		return protocol.notThere(err)
+	}
+	defer g.Unref(l, file)
+	b := g.NewBackend("", PermWrite|PermResize, PermAll)
+	defer b.Close(l)
+	if err := b.Insert(l, file); err != nil {
+		return err
+	}
+	_, err = aio.Mixed(l, g.main, "take", func(co *aio.Co) (struct{}, error) {
+		return struct{}{}, takeExisting(co, b, size)
+	})
+	return err
+}
+
+// notThere explains why something had to be there already, if so.
+func (d *Driver) notThere(err error) error {
+	if d.Create != nil {
+		return err
+	}
+	return qerr.Prepend(err, "Protocol driver '%s' does not support creating new images, so an existing image must be "+
+		"selected as the target; however, opening the given target as an existing image failed: ", d.Name)
+}
+
+// takeExisting makes a file as long as an image needs, and clears its first
+// sector, so that nobody takes what was there for an image.
+func takeExisting(co *aio.Co, b *Backend, size int64) error {
+	length, err := b.CoGetLength(co)
+	if err != nil {
+		return err
+	}
+	if length < size {
+		if err := b.Truncate(co, size, false, PreallocOff, 0); err != nil {
+			return err
+		}
+	}
+	if n := min(max(length, size), SectorSize); n > 0 {
+		return b.CoPwriteZeroes(co, 0, n, 0)
+	}
+	return nil
+}
+
+// deleteFile deletes what an image was to be made in, where the driver can.
+func (n *Node) deleteFile() {
+	if d, ok := n.instance.(FileDeleter); ok {
+		// That the image could not be made is what the client is told.
+		_ = d.DeleteFile()
+	}
+}
+
+// tooLarge says it in other words where the size is what cannot be.
+func (im *NewImage) tooLarge(format *Driver, err error) error {
+	if !errors.Is(err, syscall.EFBIG) {
+		return err
+	}
+	hint := ""
+	if strings.Contains(format.NewDefaults[0], "cluster_size=") {
+		hint = " (try using a larger cluster size)"
+	}
+	return qerr.New("The image size is too large for file format '%s'%s", format.Name, hint)
 }
 
 func (g *Graph) create(l *aio.Lock, d *Driver, o *Options) error {

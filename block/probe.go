@@ -36,8 +36,13 @@ func (r *openRequest) takeJSONName() error {
 }
 
 // protocolFor finds the driver that a file name's protocol belongs to; plain
-// names are files.
+// names are devices or files.
 func (g *Graph) protocolFor(filename string) (*Driver, error) {
+	for _, d := range g.cfg.Drivers {
+		if d.ProbeDevice != nil && d.ProbeDevice(filename) {
+			return d, nil
+		}
+	}
 	if !hasProtocol(filename) {
 		return g.drivers["file"], nil
 	}

@@ -3,6 +3,7 @@ package file
 import (
 	"errors"
 	"math"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -130,4 +131,17 @@ func (d *descriptor) shape(f *newFile) {
 	if f.hint != 0 {
 		d.setExtentSizeHint(f.hint)
 	}
+}
+
+// DeleteFile deletes the file by its name: of a symbolic link, the link. What is
+// no regular file stays (observed: own/jobs/image-too-large).
+func (n *regular) DeleteFile() error {
+	info, err := os.Stat(n.name)
+	if err != nil {
+		return qerr.From(err)
+	}
+	if !info.Mode().IsRegular() {
+		return qerr.From(syscall.ENOENT)
+	}
+	return os.Remove(n.name)
 }

@@ -1,6 +1,8 @@
 package file
 
 import (
+	"os"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/qmpblock/qmpblock/block"
@@ -18,7 +20,14 @@ func Driver() *block.Driver {
 func HostDevice() *block.Driver {
 	d := driver(hostDevice, func() opener { return &device{} })
 	d.VariableLength = true
+	d.MakesOfExisting = true
+	d.ProbeDevice = namesDevice
 	return d
+}
+
+func namesDevice(filename string) bool {
+	info, err := os.Stat(filename)
+	return err == nil && info.Mode()&os.ModeDevice != 0
 }
 
 // HostCdrom is the driver of CD-ROM drives.
@@ -104,6 +113,7 @@ var (
 	_ block.Invalidator       = (*node)(nil)
 
 	_ block.ZeroWriter         = (*regular)(nil)
+	_ block.FileDeleter        = (*regular)(nil)
 	_ block.Discarder          = (*regular)(nil)
 	_ block.Truncater          = (*regular)(nil)
 	_ block.StatusGetter       = (*regular)(nil)

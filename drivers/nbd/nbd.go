@@ -64,6 +64,8 @@ func Driver() *block.Driver {
 		StrongOptions: []string{optPath, optHost, optPort, optExport, optTLSCreds, optTLSHostname, optServer + "."},
 		ParseFilename: parseFilename,
 		Open:          open,
+
+		MakesOfExisting: true,
 	}
 }
 
