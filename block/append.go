@@ -46,6 +46,7 @@ func (g *Graph) Append(l *aio.Lock, over, below *Node) (*Appended, error) {
 	if err != nil {
 		return nil, err
 	}
+	over.show()
 	return a, nil
 }
 

@@ -216,6 +216,7 @@ func (g *Graph) closeNode(l *aio.Lock, n *Node) {
 		n.instance = nil
 	}
 	n.DrainedEnd()
+	g.shown.gone(n)
 	for len(n.children) > 0 {
 		c := n.children[0]
 		err := g.Write(l, "close "+n.name, func(w *Write) error { return w.DetachChild(c) })

@@ -89,7 +89,7 @@ func (n *Node) backingOverridden() bool {
 	if n.backing == nil {
 		return n.autoBacking != ""
 	}
-	return n.autoBacking != n.backing.node.Filename()
+	return n.autoBacking != n.backing.node.ShownFilename()
 }
 
 // hasProtocol tells whether a name begins with a protocol, as in "nbd:": a

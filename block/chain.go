@@ -86,10 +86,12 @@ func (n *Node) FindBackingImage(filename string) *Node {
 // names tells whether an image's user may call the image behind it so. Where the
 // image itself says what is behind it, its words are good, and any other path
 // to the same file, seen from the image's folder; else only the name that the
-// image behind has for clients (observed: own/flows/commit-names).
+// image behind has for clients, who are taken to look at it. Whether it does is
+// told by the name that they saw last (observed: own/flows/commit-names,
+// own/jobs/commit-shown-names).
 func (n *Node) names(filename string, below *Node) bool {
 	if n.backingOverridden() {
-		return filename == below.Filename()
+		return filename == below.ShowFilename()
 	}
 	said := n.imageBacking.Filename
 	return filename == said || !hasProtocol(filename) && !hasProtocol(said) && n.samePath(filename, said)

@@ -19,6 +19,7 @@ func (n *Node) ChangeBackingFile(l *aio.Lock, b ImageBacking) error {
 	if !ok {
 		return qerr.From(syscall.ENOTSUP)
 	}
+	n.keepShown()
 	_, err := aio.Mixed(l, n.Context(), "change_backing_file", func(co *aio.Co) (struct{}, error) {
 		return struct{}{}, c.CoChangeBackingFile(co, b)
 	})

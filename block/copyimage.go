@@ -80,7 +80,7 @@ func (g *Graph) createCopy(l *aio.Lock, source *Node, im CopyImage, opensBacking
 	}
 	n := NewImage{Filename: im.Filename, Format: im.Format, Size: size, TryBacking: opensBacking, Flags: source.flags}
 	if im.Backing != nil {
-		n.Backing = ImageBacking{Filename: im.Backing.Filename(), Format: im.Backing.drv.Name}
+		n.Backing = ImageBacking{Filename: im.Backing.ShowFilename(), Format: im.Backing.drv.Name}
 	}
 	return g.CreateImage(l, n)
 }

@@ -109,6 +109,7 @@ type Graph struct {
 	backends   backendList
 	holders    *Holding // the newest first
 	drainedAll int      // sections of all holders
+	shown      shownNames
 }
 
 // New makes an empty graph with its main context.

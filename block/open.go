@@ -91,6 +91,7 @@ func (g *Graph) openNode(l *aio.Lock, r *openRequest) (*Node, error) {
 		g.closeNode(l, n)
 		return nil, err
 	}
+	n.show()
 	return n, nil
 }
 

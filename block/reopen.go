@@ -256,6 +256,7 @@ func (q *reopenQueue) abort() {
 func (q *reopenQueue) apply(w *Write) error {
 	var nodes []*Node
 	for _, st := range q.order {
+		st.Node.keepShown()
 		nodes = append(nodes, st.Node)
 		for _, r := range st.replaced {
 			was, err := w.setChild(st.Node, r.to, r.name, st)

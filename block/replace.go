@@ -28,6 +28,7 @@ func (w *Write) moveParents(from, to *Node) (moved []movedEdge, err error) {
 	if from == to {
 		return nil, nil
 	}
+	from.keepShown()
 	// One that loses its last users stays until the section is over.
 	w.hold(from)
 	w.hold(to)
@@ -107,6 +108,7 @@ func drainBoth(l *aio.Lock, a, b *Node) (end func()) {
 
 // SetBacking changes the backing file of a node; nil: it has none from then on.
 func (w *Write) SetBacking(n, to *Node) error {
+	n.keepShown()
 	if _, err := w.setChild(n, to, optBacking, nil); err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (i *Instance) commitTop(n *block.Node, a *schema.BlockCommitArguments) (*bl
 			return nil, qerr.New("'%s' is not in this backing file chain", *a.TopNode)
 		}
 		top = named
-	case a.Top != nil && *a.Top != n.Filename():
+	case a.Top != nil && *a.Top != n.ShownFilename():
 		if top = n.FindBackingImage(*a.Top); top == nil {
 			return nil, qerr.New("Top image file %s not found", *a.Top)
 		}

@@ -52,7 +52,7 @@ func blockDeviceInfo(co *aio.Co, n *block.Node, b *block.Backend, flat bool) (*s
 	if n.Ejected() {
 		return nil, qerr.New("Block device %s is ejected", n.Name())
 	}
-	filename := n.Filename()
+	filename := n.ShowFilename()
 	name := n.Name()
 	flags := n.Flags()
 	info := &schema.BlockDeviceInfo{
@@ -96,7 +96,7 @@ func fillImageInfo(co *aio.Co, info *schema.ImageInfo, n *block.Node, filename s
 		return nil
 	}
 	info.BackingImage = new(schema.ImageInfo)
-	return fillImageInfo(co, info.BackingImage, below, below.Filename(), false)
+	return fillImageInfo(co, info.BackingImage, below, below.ShowFilename(), false)
 }
 
 // fillChainInfo is fillImageInfo for a device's disk: without the filters that
@@ -104,7 +104,7 @@ func fillImageInfo(co *aio.Co, info *schema.ImageInfo, n *block.Node, filename s
 func fillChainInfo(co *aio.Co, info *schema.ImageInfo, n *block.Node) (depth int64, err error) {
 	for ; ; depth++ {
 		n = n.SkipImplicit()
-		if err := fillNodeInfo(co, info, n, n.Filename()); err != nil {
+		if err := fillNodeInfo(co, info, n, n.ShowFilename()); err != nil {
 			return 0, err
 		}
 		if n = n.FilterOrCow(); n == nil {

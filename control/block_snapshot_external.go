@@ -109,7 +109,7 @@ func (s *snapshot) create(l *aio.Lock, o block.Overlay) error {
 		Filename: o.Filename,
 		Format:   o.Format,
 		Size:     size,
-		Backing:  block.ImageBacking{Filename: s.node.Filename(), Format: s.node.Driver().Name},
+		Backing:  block.ImageBacking{Filename: s.node.ShowFilename(), Format: s.node.Driver().Name},
 	})
 }
 

@@ -249,7 +249,7 @@ func (k *stream) Prepare(l *aio.Lock, _ *Job) error {
 func changeBacking(l *aio.Lock, image, base *block.Node, name *string, maskProtocol bool) error {
 	var b block.ImageBacking
 	if base != nil {
-		b.Filename, b.Format = base.Filename(), base.Driver().Name
+		b.Filename, b.Format = base.ShowFilename(), base.Driver().Name
 		if name != nil {
 			b.Filename = *name
 		}
