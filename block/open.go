@@ -242,6 +242,11 @@ func (g *Graph) openDriver(a *OpenArgs) error {
 	}
 	n.instance = instance
 	n.debugger, _ = instance.(Debugger)
+	if a.file != nil {
+		// A driver without files got one, as by the name that an image has for
+		// what is behind it (observed: own/blockdev/backing-quorum).
+		a.Options.Set(optFile, StringOpt(a.file.name))
+	}
 	if err := a.abandon(nil); err != nil {
 		return err
 	}
