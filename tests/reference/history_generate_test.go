@@ -51,8 +51,11 @@ func (s *story) graph() {
 	base := pick(s.r, "n0.qcow2", "n0.qcow2", "n0.raw", "short.raw")
 	for n := range s.depth {
 		file := fmt.Sprintf("n%d.qcow2", n)
-		if n == 0 {
+		switch {
+		case n == 0:
 			file = base
+		case s.in(5):
+			file = fmt.Sprintf("v%d.qcow2", n)
 		}
 		s.file(n, file)
 		o := object{{"driver", "qcow2"}, {"node-name", fmt.Sprintf("n%d", n)}, {"file", fmt.Sprintf("f%d", n)}}
@@ -399,7 +402,7 @@ func (s *story) transaction() {
 
 // transfer is a request of a client.
 func (s *story) transfer() {
-	x := &transfer{export: "e", op: pick(s.r, "write", "write", "write", "read", "zero", "discard")}
+	x := &transfer{export: pick(s.r, "e", "e", "e", "e1", "ew"), op: pick(s.r, "write", "write", "write", "read", "zero", "discard")}
 	x.offset, x.bytes = uint64(s.r.IntN(16))<<16, pick[uint64](s.r, 512, 4096, 65536, 65536, 131072)
 	if x.offset+x.bytes > 1<<20 {
 		x.offset -= x.bytes

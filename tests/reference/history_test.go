@@ -30,6 +30,8 @@ const (
 	settleLimit = 10 * time.Second
 	// settlePoll is how often they are looked at.
 	settlePoll = time.Millisecond
+	// aborts is the lowest exit status of a program that a signal ended.
+	aborts = 128
 )
 
 // step is one thing that happens in a history of jobs: a command, or a request
@@ -64,12 +66,18 @@ func (s step) String() string {
 }
 
 // imageScript makes the images of histories. All have content of their own,
-// and most are of one size.
+// and most are of one size. v1 to v3 can stand for n1 to n3.
 const imageScript = `set -e
 qemu-img create -q -f qcow2 n0.qcow2 1M
 qemu-img create -q -f qcow2 -b n0.qcow2 -F qcow2 n1.qcow2
 qemu-img create -q -f qcow2 -b n1.qcow2 -F qcow2 n2.qcow2
 qemu-img create -q -f qcow2 -b n2.qcow2 -F qcow2 n3.qcow2
+qemu-img create -q -f qcow2 -o compat=0.10,cluster_size=4k -b n0.qcow2 -F qcow2 v1.qcow2
+qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=32k -b n1.qcow2 -F qcow2 v2.qcow2 1536k
+qemu-img create -q -f qcow2 -o lazy_refcounts=on,cluster_size=128k -b n2.qcow2 -F qcow2 v3.qcow2 1003008
+for n in 1 2 3; do
+	qemu-io -c "write -q -P $((n + 80)) $((n * 64 + 30))k 70k" -c "write -q -z $((500 + n * 100))k 100k" -c "write -q -P $((n + 84)) 900k 1k" v$n.qcow2
+done
 for n in 0 1 2 3; do
 	qemu-io -c "write -q -P $((n + 1)) $((n * 64))k 128k" -c "write -q -P $((n + 17)) $((640 + n * 64))k 64k" n$n.qcow2
 done
@@ -134,6 +142,8 @@ type past struct {
 	program *daemon.Program
 	steps   [][]string
 	dir     string
+	// aborted: the daemon did not survive being told to quit. There is no end then.
+	aborted bool
 }
 
 func (h *past) forget() { _ = os.RemoveAll(h.dir) }
@@ -165,8 +175,10 @@ func (p *pairOfDaemons) play(program *daemon.Program, steps []step) (*past, erro
 		}
 		h.steps = append(h.steps, lines)
 	}
-	lines, err := s.quitJobs()
-	h.steps = append(h.steps, lines)
+	lines, status, err := s.quitJobs()
+	if h.aborted = status >= aborts; !h.aborted {
+		h.steps = append(h.steps, append(lines, fmt.Sprintf("exit status %d\n", status)))
+	}
 	return h, err
 }
 
@@ -266,11 +278,11 @@ func returned(reply string) iter.Seq[qjson.Value] {
 	return v.Get("return").Elems()
 }
 
-// quitJobs ends the daemon and returns the last words.
-func (s *side) quitJobs() (lines []string, err error) {
+// quitJobs ends the daemon and returns the last words and its exit status.
+func (s *side) quitJobs() (lines []string, status int, err error) {
 	_ = s.conn.SetDeadline(time.Now().Add(replyLimit))
 	if _, err := s.conn.Write([]byte("{\"execute\": \"quit\"}\n")); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for {
 		line, err := s.in.ReadString('\n')
@@ -279,8 +291,8 @@ func (s *side) quitJobs() (lines []string, err error) {
 		}
 		lines = append(lines, s.clean(line))
 	}
-	status, err := s.process.Wait(replyLimit)
-	return append(lines, fmt.Sprintf("exit status %d\n", status)), err
+	status, err = s.process.Wait(replyLimit)
+	return lines, status, err
 }
 
 // do is the request of a new client. What it returns is the same whatever the
@@ -336,6 +348,9 @@ func (h *past) compare(ours *past) *divergence {
 		if !slices.Equal(want, came) {
 			return &divergence{at, strings.Join(want, ""), strings.Join(came, "")}
 		}
+	}
+	if h.aborted {
+		return nil
 	}
 	if text := compareImages(h.dir, ours.dir); text != "" {
 		return &divergence{len(h.steps), "", text}
