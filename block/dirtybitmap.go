@@ -26,7 +26,7 @@ type DirtyBitmap struct {
 	busy         bool
 	persistent   bool
 	inconsistent bool
-	readOnly     bool
+	readOnly     atomic.Bool
 }
 
 // dirtyBitmaps are those of one node.
@@ -95,10 +95,10 @@ func (b *DirtyBitmap) Inconsistent() bool { return b.inconsistent }
 func (b *DirtyBitmap) SetInconsistent() { b.inconsistent, b.disabled = true, true }
 
 // ReadOnly tells whether the image in which it is stored cannot be written to.
-func (b *DirtyBitmap) ReadOnly() bool { return b.readOnly }
+func (b *DirtyBitmap) ReadOnly() bool { return b.readOnly.Load() }
 
 // SetReadOnly says whether the image can be written to.
-func (b *DirtyBitmap) SetReadOnly(on bool) { b.readOnly = on }
+func (b *DirtyBitmap) SetReadOnly(on bool) { b.readOnly.Store(on) }
 
 // Enabled tells whether writes are recorded, by the bitmap or its successor.
 func (b *DirtyBitmap) Enabled() bool {
@@ -153,7 +153,7 @@ func (b *DirtyBitmap) Check(allow BitmapFlags) error {
 	switch {
 	case b.busy:
 		return qerr.New("Bitmap '%s' is currently in use by another operation and cannot be used", b.name)
-	case b.readOnly && allow&BitmapAllowReadOnly == 0:
+	case b.readOnly.Load() && allow&BitmapAllowReadOnly == 0:
 		return qerr.New("Bitmap '%s' is readonly and cannot be modified", b.name)
 	case b.inconsistent && allow&BitmapAllowInconsistent == 0:
 		return qerr.New("Bitmap '%s' is inconsistent and cannot be used", b.name).
@@ -319,6 +319,17 @@ func (b *DirtyBitmap) RemoveStored(c aio.Caller) error {
 		return struct{}{}, s.CoRemoveDirtyBitmap(co, b.name)
 	})
 	return err
+}
+
+// hasReadOnlyBitmap tells whether a write would have to be recorded where nothing
+// can be.
+func (n *Node) hasReadOnlyBitmap() bool {
+	for _, b := range n.DirtyBitmaps() {
+		if b.readOnly.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 // setDirty records a request that changes data.

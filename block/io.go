@@ -177,7 +177,7 @@ func (n *Node) checkWritable(offset, bytes int64) error {
 	if err := n.checkReady(offset, bytes); err != nil {
 		return err
 	}
-	if n.ReadOnly() {
+	if n.ReadOnly() || n.hasReadOnlyBitmap() {
 		return qerr.From(syscall.EPERM)
 	}
 	return nil

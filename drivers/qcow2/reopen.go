@@ -9,7 +9,6 @@ import (
 // reopening is what a reopen keeps until it is committed or aborted.
 type reopening struct {
 	opts options
-	lock *aio.Lock
 	// stored: the image's bitmaps are up to date, and must not change.
 	stored bool
 }
@@ -22,7 +21,7 @@ func (i *image) ReopenPrepare(l *aio.Lock, st *block.ReopenState) error {
 	if err != nil {
 		return err
 	}
-	r := &reopening{opts: opts, lock: l}
+	r := &reopening{opts: opts}
 	st.Driver = r
 	if !i.writable() {
 		return nil
@@ -53,10 +52,22 @@ func (i *image) ReopenCommit(st *block.ReopenState) {
 	i.startCleaner()
 }
 
-// ReopenAbort: bitmaps that were stored go on to change.
+// ReopenAbort: what was stored of bitmaps stays, and they are read-only until the
+// image is reopened with success; nobody can write meanwhile (observed:
+// own/bitmaps/reopen-failed).
 func (i *image) ReopenAbort(st *block.ReopenState) {
-	if r := st.Driver.(*reopening); r.stored {
-		i.markBeforeWrites(r.lock)
+	if !st.Driver.(*reopening).stored {
+		return
+	}
+	i.unmarked = false
+	i.setBitmapsReadOnly(true)
+}
+
+func (i *image) setBitmapsReadOnly(on bool) {
+	for n := range i.bitmaps {
+		if b := i.node.DirtyBitmap(i.bitmaps[n].name); b != nil {
+			b.SetReadOnly(on)
+		}
 	}
 }
 
@@ -65,11 +76,7 @@ func (i *image) ReopenFinish(l *aio.Lock) {
 	if !i.node.Active() {
 		return
 	}
-	for n := range i.bitmaps {
-		if b := i.node.DirtyBitmap(i.bitmaps[n].name); b != nil {
-			b.SetReadOnly(i.node.ReadOnly())
-		}
-	}
+	i.setBitmapsReadOnly(i.node.ReadOnly())
 	if i.writable() {
 		i.markBeforeWrites(l)
 	}
