@@ -230,6 +230,14 @@ func (i *image) unsettled(co *aio.Co) error {
 	return i.setIncompatible(co, featureDirty, 0)
 }
 
+// settled comes behind unsettled. Refcounts may lag behind again where they did.
+func (i *image) settled(co *aio.Co, lagged bool) error {
+	if err := i.markClean(co); err != nil || !lagged {
+		return err
+	}
+	return i.needDirtyBit(co)
+}
+
 // corrupt reports damage. Fatal damage makes the image unusable, and marks it
 // as damaged if it can be written to; other damage is told of once.
 func (i *image) corrupt(co *aio.Co, fatal bool, offset, size int64, format string, args ...any) error {

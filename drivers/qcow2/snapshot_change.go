@@ -27,6 +27,7 @@ func (i *image) CoSnapshotCreate(co *aio.Co, info block.SnapshotInfo) error {
 	if err := i.modifying(co); err != nil {
 		return err
 	}
+	lagged := i.dirtyBit
 	if err := i.unsettled(co); err != nil {
 		return err
 	}
@@ -40,7 +41,7 @@ func (i *image) CoSnapshotCreate(co *aio.Co, info block.SnapshotInfo) error {
 		err = i.nameSnapshot(co, s)
 		i.unsure = i.unsure || err != nil
 	}
-	if settled := i.markClean(co); err == nil {
+	if settled := i.settled(co, lagged); err == nil {
 		err = settled
 	}
 	return err
@@ -295,6 +296,7 @@ func (i *image) CoSnapshotDelete(co *aio.Co, id string) error {
 	if err != nil {
 		return err
 	}
+	lagged := i.dirtyBit
 	if err := i.unsettled(co); err != nil {
 		return err
 	}
@@ -302,7 +304,7 @@ func (i *image) CoSnapshotDelete(co *aio.Co, id string) error {
 		err = i.giveUpSnapshot(co, gone, table)
 	}
 	i.unsure = i.unsure || err != nil
-	if settled := i.markClean(co); err == nil {
+	if settled := i.settled(co, lagged); err == nil {
 		err = settled
 	}
 	return err
