@@ -19,8 +19,8 @@ func (n *Node) BlockStatusAbove(c aio.Caller, base *Node, includeBase, wantZero 
 
 // CoBlockStatusAbove tells what a reader of the node finds at offset, at most
 // bytes far: it goes down the chain of filters and backing files until a layer
-// decides. It ends above base, or below it with includeBase; without base
-// (nil) it goes to the end of the chain.
+// decides. It ends above base and the filters directly over it, or below base with
+// includeBase; without base (nil) it goes to the end of the chain.
 //
 // depth says which layer decided: 1 is the node itself, 2 the one below it,
 // filters included; 0 is none, all layers leave the area unallocated (observed:
@@ -28,7 +28,7 @@ func (n *Node) BlockStatusAbove(c aio.Caller, base *Node, includeBase, wantZero 
 // well: there are zeroes behind its end, whatever is below.
 func (n *Node) CoBlockStatusAbove(co *aio.Co, base *Node, includeBase, wantZero bool, offset, bytes int64) (st Status, depth int, err error) {
 	var eof StatusFlags
-	for layer := n; layer != nil && (layer != base || includeBase); layer = layer.below() {
+	for layer := n; layer != nil && (includeBase || !layer.shows(base)); layer = layer.below() {
 		depth++
 		own, err := layer.CoBlockStatus(co, wantZero, offset, bytes)
 		if err != nil {
@@ -58,6 +58,11 @@ func (n *Node) CoBlockStatusAbove(co *aio.Co, base *Node, includeBase, wantZero 
 		st.Bytes = bytes
 	}
 	return st, 0, nil
+}
+
+// shows tells whether the node is base, or there are but filters between them.
+func (n *Node) shows(base *Node) bool {
+	return base != nil && n.SkipFilters() == base.SkipFilters()
 }
 
 // statusAtEnd is what a reader finds where the node's own storage has ended.
