@@ -154,21 +154,22 @@ func (a bitmapAddAction) prepare(l *aio.Lock, t *transaction) error {
 }
 
 // bitmapRemoveAction makes the bitmap busy, so that no other action can use it,
-// and removes it when nothing can fail any more. An image that cannot be
-// written to then keeps it marked as in use.
+// and removes it when nothing can fail any more. What the image holds of it goes
+// at once, and comes back when the image is closed (observed:
+// own/transaction/persistent).
 type bitmapRemoveAction struct{ *schema.BlockDirtyBitmap }
 
-func (a bitmapRemoveAction) prepare(_ *aio.Lock, t *transaction) error {
+func (a bitmapRemoveAction) prepare(l *aio.Lock, t *transaction) error {
 	b, err := t.usableBitmap(a.BlockDirtyBitmap, block.BitmapAllowInconsistent)
 	if err != nil {
 		return err
 	}
+	if err := b.RemoveStored(l); err != nil {
+		return err
+	}
 	b.SetBusy(true)
 	t.onAbort(func(*aio.Lock) { b.SetBusy(false) })
-	t.onCommit(func(l *aio.Lock) {
-		_ = b.RemoveStored(l)
-		b.Release()
-	})
+	t.onCommit(func(*aio.Lock) { b.Release() })
 	return nil
 }
 
