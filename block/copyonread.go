@@ -78,9 +78,11 @@ type copyOnRead struct {
 }
 
 // piece reads and copies one area up to where the allocation changes, and
-// returns its length.
+// returns its length. It is no longer than one request may be: each is looked at
+// for zeroes by itself.
 func (c *copyOnRead) piece(co *aio.Co, start, bytes int64) (int64, error) {
 	n := c.node
+	bytes = minNonZero(bytes, n.limits.MaxTransfer)
 	allocated, count, err := n.CoIsAllocated(co, start, bytes)
 	if err != nil {
 		return 0, err
