@@ -81,11 +81,12 @@ func (s *story) again() {
 	s.command("block-export-add", object{{"type", "nbd"}, {"id", export}, {"node-name", name}, {"name", export}, {"writable", name == "w" || name == s.top()}})
 }
 
-// reopen opens one or several nodes anew with some options changed.
+// reopen opens one or several nodes anew with some options changed. None is named
+// twice: the reference never ends the drained section of one that is.
 func (s *story) reopen() {
 	var options list
-	for {
-		o := slices.Clone(pick(s.r, s.opened...))
+	for _, n := range s.r.Perm(len(s.opened)) {
+		o := slices.Clone(s.opened[n])
 		o.sometimes(s.r, 6, "detect-zeroes", pick(s.r, "on", "off", "unmap"))
 		o.sometimes(s.r, 6, "discard", pick(s.r, "unmap", "ignore"))
 		o.sometimes(s.r, 8, "cache", object{{"direct", false}, {"no-flush", s.in(2)}})
