@@ -195,6 +195,15 @@ func (c *cache) clearDirty(t *table) {
 	c.dirty = slices.Delete(c.dirty, i, i+1)
 }
 
+// empty drops what has not changed.
+func (c *cache) empty() {
+	for _, t := range c.at {
+		if !t.dirty {
+			c.drop(t)
+		}
+	}
+}
+
 // clean drops what nobody has used since the last call.
 func (c *cache) clean() {
 	for t := c.lru.next; t != &c.lru; {

@@ -47,6 +47,7 @@ type options struct {
 	// length of one of the L2 cache, in bytes.
 	l2Tables, refTables int
 	sliceSize           int64
+	caches              cacheSizes
 	// cleanInterval is in seconds.
 	cleanInterval uint64
 }
@@ -104,59 +105,72 @@ func takeOptions(o *block.Options, flags block.Flags, h *header) (opts options, 
 	return opts, secret, err
 }
 
-// takeCaches divides memory between the caches. What is not said is as much as
-// the whole disk takes, up to a bound, for L2 tables, and little for refcounts.
-func (opts *options) takeCaches(o *block.Options, h *header) error {
+// cacheSizes is what the options say of the caches, in bytes.
+type cacheSizes struct {
+	both, l2, refs, slice   uint64
+	bothSet, l2Set, refsSet bool
+}
+
+func (opts *options) takeCaches(o *block.Options, h *header) (err error) {
+	s := &opts.caches
 	cluster := uint64(h.clusterSize())
-	bothSet, l2Set, refSet := o.Has(optCacheSize), o.Has(optL2CacheSize), o.Has(optRefCacheSize)
-	both, err := o.TakeSize(optCacheSize, 0)
-	if err != nil {
+	s.bothSet, s.l2Set, s.refsSet = o.Has(optCacheSize), o.Has(optL2CacheSize), o.Has(optRefCacheSize)
+	if s.both, err = o.TakeSize(optCacheSize, 0); err != nil {
 		return err
 	}
-	// All L2 tables of the disk: whole clusters.
-	needed := h.l1Needed(h.size) * cluster
-	l2, err := o.TakeSize(optL2CacheSize, defaultL2Cache)
-	if err != nil {
+	if s.l2, err = o.TakeSize(optL2CacheSize, defaultL2Cache); err != nil {
 		return err
 	}
-	ref, err := o.TakeSize(optRefCacheSize, minRefTables*cluster)
-	if err != nil {
+	if s.refs, err = o.TakeSize(optRefCacheSize, minRefTables*cluster); err != nil {
 		return err
 	}
-	slice, err := o.TakeSize(optL2EntrySize, min(cluster, defaultSliceSize))
-	if err != nil {
+	if s.slice, err = o.TakeSize(optL2EntrySize, min(cluster, defaultSliceSize)); err != nil {
 		return err
 	}
 	switch {
-	case !bothSet:
-	case l2Set && refSet:
+	case !s.bothSet:
+	case s.l2Set && s.refsSet:
 		return qerr.New("cache-size, l2-cache-size and refcount-cache-size may not be set at the same time")
-	case l2Set && l2 > both:
+	case s.l2Set && s.l2 > s.both:
 		return qerr.New("l2-cache-size may not exceed cache-size")
-	case refSet && ref > both:
+	case s.refsSet && s.refs > s.both:
 		return qerr.New("refcount-cache-size may not exceed cache-size")
-	case l2Set:
-		ref = both - l2
-	case refSet:
-		l2 = both - ref
-	case both >= needed+minRefTables*cluster:
-		l2 = needed
-		ref = both - l2
-	default:
-		ref = min(both, minRefTables*cluster)
-		l2 = both - ref
 	}
-	if slice < minSubcluster || slice > cluster || slice&(slice-1) != 0 {
+	if s.slice < minSubcluster || s.slice > cluster || s.slice&(s.slice-1) != 0 {
 		return qerr.New("L2 cache entry size must be a power of two between %d and the cluster size (%d)", minSubcluster, cluster)
 	}
-	l2Tables, refTables := max(min(l2, needed)/slice, minL2Tables), max(ref/cluster, minRefTables)
+	opts.sliceSize = int64(s.slice)
+	return opts.divideCaches(h)
+}
+
+// divideCaches divides memory between the caches. What is not said is as much as
+// the whole disk takes, up to a bound, for L2 tables, and little for refcounts.
+func (opts *options) divideCaches(h *header) error {
+	s := &opts.caches
+	cluster := uint64(h.clusterSize())
+	needed := h.l1Needed(h.size) * cluster // all L2 tables of the disk: whole clusters
+	l2, refs := s.l2, s.refs
+	switch {
+	case !s.bothSet:
+	case s.l2Set:
+		refs = s.both - l2
+	case s.refsSet:
+		l2 = s.both - refs
+	case s.both >= needed+minRefTables*cluster:
+		l2 = needed
+		refs = s.both - l2
+	default:
+		refs = min(s.both, minRefTables*cluster)
+		l2 = s.both - refs
+	}
+	l2Tables, refTables := max(min(l2, needed)/s.slice, minL2Tables), max(refs/cluster, minRefTables)
 	switch {
 	case l2Tables > math.MaxInt32:
 		return qerr.New("L2 cache size too big")
 	case refTables > math.MaxInt32:
 		return qerr.New("Refcount cache size too big")
 	}
-	opts.l2Tables, opts.refTables, opts.sliceSize = int(l2Tables), int(refTables), int64(slice)
+	opts.l2Tables, opts.refTables = int(l2Tables), int(refTables)
 	return nil
 }
 
