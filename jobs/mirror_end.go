@@ -8,9 +8,14 @@ import (
 	"github.com/qmpblock/qmpblock/qerr"
 )
 
-// Prepare lets the target take its place, if the user has completed the job.
+// Prepare puts behind the target what belongs there, and lets it take its place
+// if the user has completed the job.
 func (k *mirror) Prepare(l *aio.Lock, j *Job) error {
-	return k.leave(l, k.completing && !j.CancelRequested())
+	finish := k.furnish
+	if k.completing && !j.CancelRequested() {
+		finish = k.pivot
+	}
+	return k.leave(l, finish)
 }
 
 // Abort leaves source and target as they are.
@@ -24,13 +29,13 @@ func (k *mirror) abandon(l *aio.Lock) {
 		return
 	}
 	// Nothing takes another one's place, so nothing can fail.
-	_ = k.leave(l, false)
+	_ = k.leave(l, func(*aio.Lock) error { return nil })
 	k.writable.restore(l)
 }
 
-// leave gives up all that the job holds, and takes the filter away. With pivot
-// the target takes its place before. The source's requests go on afterwards.
-func (k *mirror) leave(l *aio.Lock, pivot bool) (err error) {
+// leave gives up all that the job holds, and takes the filter away behind finish.
+// The source's requests go on afterwards.
+func (k *mirror) leave(l *aio.Lock, finish func(*aio.Lock) error) error {
 	k.left = true
 	if k.filter == nil {
 		return nil
@@ -48,9 +53,7 @@ func (k *mirror) leave(l *aio.Lock, pivot bool) (err error) {
 	if k.dirty != nil {
 		k.dirty.Release()
 	}
-	if pivot {
-		err = k.pivot(l)
-	}
+	err := finish(l)
 	if k.replaces != nil {
 		k.replaces.UnblockAll(k.blocker)
 		k.p.Graph.Unref(l, k.replaces)
@@ -81,11 +84,13 @@ func (k *mirror) pivot(l *aio.Lock) error {
 			return qerr.From(syscall.EPERM)
 		}
 	}
-	// The target is to be as writable as what it replaces; where it cannot be, it
-	// stays as it is.
-	_ = k.p.Target.SetReadOnly(l, from.ReadOnly())
 	if err := k.shareBacking(l); err != nil {
 		return err
+	}
+	// The target is to be as writable as what it replaces; where it cannot be, it
+	// stays as it is.
+	if ro := from.ReadOnly(); ro != k.p.Target.ReadOnly() {
+		_ = k.p.Target.SetReadOnly(l, ro)
 	}
 	// The target takes its place even if what is behind it cannot be opened
 	// (observed: own/jobs/drive-mirror-backing).
@@ -94,6 +99,14 @@ func (k *mirror) pivot(l *aio.Lock) error {
 		return failed
 	}
 	return err
+}
+
+// furnish puts behind the target what belongs there.
+func (k *mirror) furnish(l *aio.Lock) error {
+	if err := k.shareBacking(l); err != nil {
+		return err
+	}
+	return k.openBacking(l)
 }
 
 // openBacking opens what the target says is behind it.
