@@ -59,11 +59,8 @@ func (g *Graph) Reopen(l *aio.Lock, all []*Options) error {
 }
 
 // SetReadOnly makes a node read-only or writable, and its inline children with
-// it; all other options stay.
+// it; all other options stay. It is a reopening in any case.
 func (n *Node) SetReadOnly(l *aio.Lock, on bool) error {
-	if n.ReadOnly() == on {
-		return nil
-	}
 	q := &reopenQueue{graph: n.graph, lock: l, states: make(reopenStates)}
 	defer q.endDrains()
 	options, explicit := NewOptions(), NewOptions()
