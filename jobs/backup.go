@@ -323,12 +323,13 @@ func (k *backup) mayGoOn(co *aio.Co, j *Job) bool {
 
 // throttle waits as long as the speed demands after what was started last. A
 // request that fails meanwhile makes it no shorter (observed:
-// own/jobs/backup-speed).
+// own/jobs/backup-speed), nor do others that save the rest before they write,
+// until something happens to the job (observed: own/jobs/backup-overtaken).
 func (k *backup) throttle(co *aio.Co, j *Job) {
 	j.takeTurn(co)
 	limiter := &k.job.limiter
 	wait := limiter.Delay(k.unpaid, time.Now())
-	for k.unpaid = 0; wait > 0 && !j.Cancelled(); wait = limiter.Delay(0, time.Now()) {
+	for k.unpaid = 0; wait > 0 && !j.Cancelled() && k.copy.Pending(k.offset); wait = limiter.Delay(0, time.Now()) {
 		j.Sleep(co, wait) // or less, if something happens to the job
 	}
 }
