@@ -106,12 +106,10 @@ func (j *Job) requestCancel(l *aio.Lock, force bool) {
 		return
 	}
 	c, ok := j.kind.(Canceller)
-	force = !ok || j.completed && force || !j.completed && c.Cancel(l, j, force)
+	force = !ok || c.Cancel(l, j, force)
 	j.endUserPause(l)
-	if force || !j.completed {
-		j.cancelled.Store(true)
-		j.byForce.Store(force)
-	}
+	j.cancelled.Store(true)
+	j.byForce.Store(force)
 }
 
 // End ends the job whatever its state.
