@@ -143,7 +143,7 @@ func (k *mirror) follow(co *aio.Co, j *Job) error {
 		}
 		dirty := k.announce()
 		switch {
-		case k.inFlight >= mirrorOps || dirty == 0 && k.inFlight > 0:
+		case k.full() || dirty == 0 && k.inFlight > 0:
 			k.io.Sleep(co, aio.Forever)
 		case dirty > 0:
 			k.pace(co, j, k.iterate(co, j))
@@ -153,6 +153,11 @@ func (k *mirror) follow(co *aio.Co, j *Job) error {
 			}
 		}
 	}
+}
+
+// full tells whether no more requests can be under way.
+func (k *mirror) full() bool {
+	return k.inFlight >= mirrorOps || k.copying > 0 && k.copying+k.unit > k.bufSize
 }
 
 // announce says how much is to be done, and returns how much of it nobody is at.

@@ -32,6 +32,9 @@ type Context struct {
 	ends, round []func(*Lock)
 	// again lets those go on who put themselves off, the longest waiting first.
 	again []func(*Lock)
+	// expired are timers of no time. They go off behind the posted function in
+	// which they were set, before those who put themselves off.
+	expired []func(*Lock)
 	// between is held while posted functions run that nobody polls for; nil
 	// for no such lock.
 	between sync.Locker
@@ -121,6 +124,7 @@ func (l *Lock) Release() {
 	if l.ctx.pendingRound() {
 		l.ctx.runRound(l)
 	}
+	l.ctx.postExpired()
 	l.held = false
 	l.ctx.lock.Unlock()
 	l.ctx.Kick() // somebody may poll for what came of it
@@ -274,7 +278,17 @@ func (c *Context) waiting() int {
 func (c *Context) runWaiting(l *Lock) {
 	c.runOthers(l)
 	for n := c.waiting(); n > 0 && c.runOne(l); n-- {
+		c.runExpired(l)
 		c.runOthers(l)
+	}
+}
+
+// runExpired lets timers go off, not those that are set meanwhile.
+func (c *Context) runExpired(l *Lock) {
+	expired := c.expired
+	c.expired = nil
+	for _, fn := range expired {
+		fn(l)
 	}
 }
 
@@ -334,6 +348,14 @@ func (c *Context) runRound(l *Lock) {
 	c.again = nil
 }
 
+// postExpired lets the timers go off that are left once the lock is free.
+func (c *Context) postExpired() {
+	for _, fn := range c.expired {
+		c.Post(fn)
+	}
+	c.expired = nil
+}
+
 // runAgain lets coroutines go on that put themselves off, at most so many.
 func (c *Context) runAgain(l *Lock, most int) {
 	for ; most > 0 && len(c.again) > 0; most-- {
@@ -354,7 +376,9 @@ func (c *Context) runPosted(l *Lock) (ran bool) {
 	ran = c.pendingRound()
 	for c.runOthers(l); c.runOne(l); c.runOthers(l) {
 		ran = true
+		c.runExpired(l)
 	}
+	c.postExpired()
 	return ran
 }
 

@@ -152,17 +152,31 @@ const Forever time.Duration = -1
 
 // Sleep gives up the coroutine's turn and its guard until somebody calls
 // [Sleeper.Wake] or the given time has passed. Then it is on a turn again. A
-// coroutine without a turn takes one first.
+// coroutine without a turn takes one first. No time has passed when the lock's
+// holder has done what it is at.
 func (s *Sleeper) Sleep(co *Co, d time.Duration) {
 	co.TakeTurn(s.ctx)
 	s.asleep = true
 	s.naps++
 	nap := s.naps
 	t := co.turn
+	if d == 0 {
+		t.lender.expired = append(t.lender.expired, s.alarm(nap))
+		d = Forever
+	}
 	co.turn = nil
 	co.release()
 	close(t.left)
 	co.resume(s.wait(nap, d))
+}
+
+// alarm wakes up who sleeps for that time.
+func (s *Sleeper) alarm(nap uint64) func(*Lock) {
+	return func(l *Lock) {
+		if s.naps == nap {
+			s.Wake(l)
+		}
+	}
 }
 
 func (s *Sleeper) wait(nap uint64, d time.Duration) *turn {
@@ -174,11 +188,7 @@ func (s *Sleeper) wait(nap uint64, d time.Duration) *turn {
 			return t
 		case <-alarm.C:
 		}
-		s.ctx.Post(func(l *Lock) {
-			if s.naps == nap {
-				s.Wake(l)
-			}
-		})
+		s.ctx.Post(s.alarm(nap))
 	}
 	return <-s.wake
 }

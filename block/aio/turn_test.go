@@ -86,6 +86,31 @@ func TestLeaveTurn(t *testing.T) {
 	})
 }
 
+// Who sleeps for no time goes on before those that put themselves off meanwhile,
+// but not twice.
+func TestSleepForNoTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "-*")
+	var s story
+	var bed aio.Sleeper
+	bed.Init(w.Context)
+	done := make(chan struct{})
+	w.Post(func(l *aio.Lock) {
+		w.Start(l, "late", func(co *aio.Co) {
+			co.Reschedule()
+			s.tell("put off")
+		}, func(*aio.Lock, *aio.PanicError) {})
+		w.Start(l, "job", func(co *aio.Co) {
+			bed.Sleep(co, 0)
+			s.tell("slept")
+			bed.Sleep(co, 0)
+			s.tell("slept again")
+		}, func(*aio.Lock, *aio.PanicError) { close(done) })
+	})
+	<-done
+	s.expect(t, "slept", "put off", "slept again")
+}
+
 // A sleeper wakes on the waker's turn, or by itself when its time is up.
 func TestSleeper(t *testing.T) {
 	t.Parallel()
