@@ -221,7 +221,7 @@ func (s *side) settle() (lines []string, err error) {
 		if err != nil {
 			return lines, err
 		}
-		if len(events) == 0 && state == last && settled(state) && s.process.Rests() {
+		if len(events) == 0 && state == last && settled(state) && s.process.Rests() && s.process.Rests() {
 			return append(lines, strings.SplitAfter(state, "\n")...), nil
 		}
 		if time.Now().After(end) {

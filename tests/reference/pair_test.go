@@ -7,6 +7,10 @@
 // histories of jobs ([TestJobs]).
 // A difference is reduced to the requests that it takes, and printed as a
 // transcript.
+//
+// What can be told in full stands in tables, recorded from the reference with
+// -rewrite: pairs of operations on a chain ([TestPairs]), and all that commands
+// and failures do to jobs in each of their states ([TestStates]).
 package reference
 
 import (

@@ -106,7 +106,7 @@ func makeChain(t *testing.T) (dir string) {
 	for n := range 5 {
 		script += fmt.Sprintf("qemu-io -c 'write -q -P %d %dk 128k' -c 'write -q -P %d 640k 192k' n%d.qcow2\n", n+1, n*64, n+1, n)
 	}
-	script += "qemu-img create -q -f qcow2 o.qcow2 1M\nqemu-img create -q -f qcow2 -u -b n2.qcow2 -F qcow2 o2.qcow2 1M\nqemu-img create -q -f qcow2 t.qcow2 1M\n"
+	script += "qemu-img create -q -f qcow2 o.qcow2 1M\nqemu-img create -q -f qcow2 -u -b n2.qcow2 -F qcow2 o2.qcow2 1M\nqemu-img create -q -f qcow2 t.qcow2 1M\ntruncate -s 1M r.raw u.raw\n"
 	sh := exec.Command("sh", "-c", script)
 	sh.Dir = dir
 	if out, err := sh.CombinedOutput(); err != nil {
@@ -115,27 +115,32 @@ func makeChain(t *testing.T) (dir string) {
 	return dir
 }
 
-// openChain starts a daemon and opens the chain in it.
-func openChain(program *daemon.Program, images string) (*side, error) {
+// openChain starts a daemon and opens the chain in it. Rules are of injectors over
+// files, by the names of their nodes.
+func openChain(program *daemon.Program, images string, rules map[string]string) (*side, error) {
 	s, err := start(program)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.openChain(images); err != nil {
+	if err := s.openChain(images, rules); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *side) openChain(images string) error {
+func (s *side) openChain(images string, rules map[string]string) error {
 	if err := os.CopyFS(s.dir, os.DirFS(images)); err != nil {
 		return err
 	}
 	requests := []string{`{"execute": "qmp_capabilities"}`}
-	add := func(name, file, rest string) {
+	add := func(name, node, rest string) {
+		file := fmt.Sprintf(`"driver": "file", "filename": "%s.qcow2"`, name)
+		if rule := rules[node]; rule != "" {
+			file = fmt.Sprintf(`"driver": "blkdebug", "image": {%s}, "inject-error": [{%s}]`, file, rule)
+		}
 		requests = append(requests, fmt.Sprintf(`{"execute": "blockdev-add", "arguments": {"driver": "qcow2", "node-name": %q, `+
-			`"file": {"driver": "file", "node-name": %q, "filename": "%s.qcow2"}, "backing": %s}}`, name, file, name, rest))
+			`"file": {"node-name": %q, %s}, "backing": %s}}`, name, node, file, rest))
 	}
 	add("n0", "f0", "null")
 	for n := 1; n < 5; n++ {
@@ -219,7 +224,7 @@ func playFirst(program *daemon.Program, images string, first operation) (lines [
 	}()
 	for _, second := range append(jobs[:len(jobs):len(jobs)], changes...) {
 		if s == nil {
-			if s, err = openChain(program, images); err != nil {
+			if s, err = openChain(program, images, nil); err != nil {
 				return nil, err
 			}
 			answer, err := s.answer(first.as("first"))
