@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strings"
 
 	"github.com/qmpblock/qmpblock/block/aio"
 	"github.com/qmpblock/qmpblock/devices"
@@ -114,12 +115,16 @@ func (i *Instance) cont(ctx context.Context) error {
 
 // AddDevice gives the machine a device that it is born with.
 func (i *Instance) AddDevice(args qjson.Value) error {
+	return i.addDevice(func(l *aio.Lock) error { return i.machine.AddAtStart(l, args) })
+}
+
+func (i *Instance) addDevice(add func(l *aio.Lock) error) error {
 	if i.machine == nil {
 		return qerr.New("The storage daemon has no devices")
 	}
 	l := i.graph.Main().Acquire()
 	defer l.Release()
-	return i.machine.AddAtStart(l, args)
+	return add(l)
 }
 
 // AddDeviceOption is AddDevice for the text of a -device option.
@@ -131,7 +136,10 @@ func (i *Instance) AddDeviceOption(text string) error {
 	if help {
 		return keyval.ErrNoHelp()
 	}
-	return i.AddDevice(v)
+	if strings.HasPrefix(text, "{") {
+		return i.AddDevice(v)
+	}
+	return i.addDevice(func(l *aio.Lock) error { return i.machine.AddSpelled(l, v) })
 }
 
 func (i *Instance) queryStatus(*aio.Lock) (*schema.StatusInfo, error) {

@@ -11,12 +11,20 @@ import (
 // Add adds a device to the existing machine, as device_add does. args holds
 // the members driver, bus, id and properties; these three are ignored when
 // they are no strings.
-func (m *Machine) Add(l *aio.Lock, args qjson.Value) error { return m.plug(l, args, true) }
+func (m *Machine) Add(l *aio.Lock, args qjson.Value) error { return m.plug(l, args, true, false) }
 
 // AddAtStart adds a device that the machine is born with, as --device does.
-func (m *Machine) AddAtStart(l *aio.Lock, args qjson.Value) error { return m.plug(l, args, false) }
+func (m *Machine) AddAtStart(l *aio.Lock, args qjson.Value) error {
+	return m.plug(l, args, false, false)
+}
 
-func (m *Machine) plug(l *aio.Lock, args qjson.Value, hotplugged bool) error {
+// AddSpelled is AddAtStart for arguments that are all text, as a command line's
+// are.
+func (m *Machine) AddSpelled(l *aio.Lock, args qjson.Value) error {
+	return m.plug(l, args, false, true)
+}
+
+func (m *Machine) plug(l *aio.Lock, args qjson.Value, hotplugged, spelled bool) error {
 	driver := args.Get("driver")
 	if driver.Kind() != qjson.String {
 		return qerr.New("Parameter 'driver' is missing")
@@ -37,7 +45,7 @@ func (m *Machine) plug(l *aio.Lock, args qjson.Value, hotplugged bool) error {
 		return err
 	}
 	d.setHotplugged(hotplugged)
-	if err := m.start(l, d, b, args); err != nil {
+	if err := m.start(l, d, b, args, spelled); err != nil {
 		d.release(l)
 		return err
 	}
@@ -100,11 +108,17 @@ func (d *device) setHotplugged(on bool) {
 
 // start sets the properties in the order of QEMU's dictionaries and starts the
 // device on a bus.
-func (m *Machine) start(l *aio.Lock, d *device, b *bus, args qjson.Value) error {
+func (m *Machine) start(l *aio.Lock, d *device, b *bus, args qjson.Value, spelled bool) error {
 	for name, v := range args.DictOrder() {
 		switch string(name) {
 		case "driver", "bus", "id":
 			continue
+		}
+		if _, p := d.find(string(name)); p != nil && spelled {
+			var err error
+			if v, err = p.read(v); err != nil {
+				return err
+			}
 		}
 		if err := d.set(l, string(name), v); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/qmpblock/qmpblock/keyval"
 	"github.com/qmpblock/qmpblock/qerr"
 	"github.com/qmpblock/qmpblock/qjson"
 )
@@ -107,6 +108,45 @@ func (p *property) parse(owner string, v qjson.Value) (string, error) {
 		return parseVQMapping(p.name, v)
 	}
 	return "", qerr.New("Property '%s.%s' is not writable", owner, p.name)
+}
+
+// read makes what [property.parse] takes of a value that is text.
+func (p *property) read(v qjson.Value) (qjson.Value, error) {
+	if v.Kind() != qjson.String {
+		return v, nil
+	}
+	var (
+		s   string
+		err error
+	)
+	switch p.kind {
+	case boolean:
+		on, ok := keyval.ParseBool(v.Str())
+		if !ok {
+			return v, qerr.New("Parameter '%s' expects 'on' or 'off'", p.name)
+		}
+		s = strconv.FormatBool(on)
+	case uint16Number, uint32Number, uint64Number:
+		var n uint64
+		n, err = keyval.ParseUint(v.Str())
+		s = strconv.FormatUint(n, 10)
+	case int32Number, bootIndex:
+		var n int64
+		n, err = keyval.ParseInt(v.Str())
+		s = strconv.FormatInt(n, 10)
+	case size, blockSize:
+		n, bad := keyval.ParseSize(v.Str())
+		if bad != nil {
+			return v, qerr.New("Parameter '%s' expects size", p.name)
+		}
+		s = strconv.FormatUint(n, 10)
+	default:
+		return v, nil
+	}
+	if err != nil {
+		return v, qerr.New("Parameter '%s' expects integer", p.name)
+	}
+	return qjson.Parse([]byte(s))
 }
 
 func wrongType(name, expected string) error {
