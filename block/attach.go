@@ -93,17 +93,13 @@ func (w *Write) linkBefore(c *Child, n *Node, next *Child) {
 	c.node = n
 	n.parents.addBefore(c, next)
 	c.blockBacking()
-	if n.quiesce.Load() > 0 {
-		c.owner.drainedBegin()
-	}
+	n.drainOwner(c.owner)
 	w.graph.tracer.At(trace.GraphAttachChild).Str("owner", c.owner.describe()).Str("child", c.name).Str("node", n.name).Send()
 	w.onAbort(func() {
 		c.unblockBacking()
 		n.parents.remove(c)
 		c.node = nil
-		if n.quiesce.Load() > 0 {
-			c.owner.drainedEnd()
-		}
+		n.undrainOwner(c.owner)
 	})
 }
 
@@ -115,17 +111,13 @@ func (w *Write) unlink(c *Child) *Node {
 	c.unblockBacking()
 	n.parents.remove(c)
 	c.node = nil
-	if n.quiesce.Load() > 0 {
-		c.owner.drainedEnd()
-	}
+	n.undrainOwner(c.owner)
 	w.graph.tracer.At(trace.GraphDetachChild).Str("owner", c.owner.describe()).Str("child", c.name).Str("node", n.name).Send()
 	w.onAbort(func() {
 		c.node = n
 		n.parents.addBefore(c, next)
 		c.blockBacking()
-		if n.quiesce.Load() > 0 {
-			c.owner.drainedBegin()
-		}
+		n.drainOwner(c.owner)
 	})
 	return n
 }

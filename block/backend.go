@@ -169,9 +169,11 @@ func (b *Backend) describe() string {
 	return "an unnamed block device"
 }
 
-func (b *Backend) drainedBegin() { b.gate.close() }
-func (b *Backend) drainedEnd()   { b.gate.open() }
+func (b *Backend) drainedBegin() {}
+func (b *Backend) drainedEnd()   {}
 func (b *Backend) busy() bool    { return b.inFlight.Load() > 0 }
+func (b *Backend) keepOut()      { b.gate.close() }
+func (b *Backend) letIn()        { b.gate.open() }
 func (b *Backend) resized()      {}
 
 // enter waits until the backend is not drained and counts the request. The

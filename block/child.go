@@ -4,10 +4,13 @@ package block
 type owner interface {
 	// describe names the owner in permission errors ("node 'q0'").
 	describe() string
-	// drainedBegin, drainedEnd and busy carry a drained section upwards.
+	// drainedBegin, drainedEnd and busy carry a drained section upwards; keepOut
+	// and letIn what it is to requests.
 	drainedBegin()
 	drainedEnd()
 	busy() bool
+	keepOut()
+	letIn()
 	// resized tells that the child's length has changed.
 	resized()
 }

@@ -11,6 +11,7 @@ import (
 func (n *Node) DrainedBegin(l *aio.Lock) {
 	n.graph.tracer.At(trace.GraphDrainBegin).Str("node", n.name).Send()
 	l.Settle()
+	n.keepOut()
 	n.drainedBegin()
 	aio.WaitWhile(l, n.busy)
 }
@@ -18,7 +19,18 @@ func (n *Node) DrainedBegin(l *aio.Lock) {
 // DrainedEnd ends a drained section; requests that waited go on.
 func (n *Node) DrainedEnd() {
 	n.drainedEnd()
+	n.letIn()
 	n.graph.tracer.At(trace.GraphDrainEnd).Str("node", n.name).Send()
+}
+
+// LetIn lets requests in during a drained section whose owner waits for
+// somebody, who may never come. All else rests as before.
+func (n *Node) LetIn() { n.letIn() }
+
+// KeepOut ends what LetIn has begun: when it returns no request is under way.
+func (n *Node) KeepOut(l *aio.Lock) {
+	n.keepOut()
+	aio.WaitWhile(l, n.busy)
 }
 
 // drainTwice is what the reference does to a node that a backend lets go of
@@ -51,6 +63,45 @@ func (n *Node) drainedEnd() {
 	}
 	for c := n.parents.head; c != nil; c = c.nextParent {
 		c.owner.drainedEnd()
+	}
+}
+
+func (n *Node) keepOut() {
+	if n.shut.Add(1) > 1 {
+		return
+	}
+	for c := n.parents.head; c != nil; c = c.nextParent {
+		c.owner.keepOut()
+	}
+}
+
+func (n *Node) letIn() {
+	if n.shut.Add(-1) > 0 {
+		return
+	}
+	for c := n.parents.head; c != nil; c = c.nextParent {
+		c.owner.letIn()
+	}
+}
+
+// drainOwner makes a new owner part of the node's drained section, if there is
+// one.
+func (n *Node) drainOwner(o owner) {
+	if n.shut.Load() > 0 {
+		o.keepOut()
+	}
+	if n.quiesce.Load() > 0 {
+		o.drainedBegin()
+	}
+}
+
+// undrainOwner lets an owner go that uses the node no more.
+func (n *Node) undrainOwner(o owner) {
+	if n.quiesce.Load() > 0 {
+		o.drainedEnd()
+	}
+	if n.shut.Load() > 0 {
+		o.letIn()
 	}
 }
 

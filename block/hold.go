@@ -33,6 +33,8 @@ func (h *Holding) describe() string { return h.holder.Describe() }
 func (h *Holding) drainedBegin()    { h.holder.DrainedBegin() }
 func (h *Holding) drainedEnd()      { h.holder.DrainedEnd() }
 func (h *Holding) busy() bool       { return h.holder.Busy() }
+func (h *Holding) keepOut()         {}
+func (h *Holding) letIn()           {}
 func (h *Holding) resized()         {}
 
 // NewHolding makes a holder known to the graph. It holds nothing yet.

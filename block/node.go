@@ -54,6 +54,7 @@ type Node struct {
 	limits       Limits
 	totalSectors atomic.Int64
 	quiesce      atomic.Int32 // nesting of drained sections
+	shut         atomic.Int32 // nesting of those that keep requests out
 	inFlight     atomic.Int64
 	tracked      trackedRequests
 	extents      extentCache

@@ -30,6 +30,11 @@ type Kind interface {
 // The abilities of a kind. They are called in the main context, unless they
 // take a coroutine.
 type (
+	// Waiter is told that the job's work is over, but that its last step is up to
+	// its user, or to other jobs of the transaction, and may never come.
+	Waiter interface {
+		Wait(l *aio.Lock, j *Job)
+	}
 	// Preparer takes the last step that can fail. Until all jobs of the
 	// transaction have taken it nothing is final.
 	Preparer interface {

@@ -115,8 +115,9 @@ type mirror struct {
 	completing bool
 	replaces   *block.Node
 	blocker    *block.Blocker
-	// drained: the source is, on the job's behalf. left: nothing is held any more.
-	drained, left bool
+	// drained: the source is, on the job's behalf. waiting: requests go on all the
+	// same. left: nothing is held any more.
+	drained, waiting, left bool
 
 	// What follows is protected by mu. The bits of dirty change while it is held.
 

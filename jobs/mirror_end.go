@@ -11,11 +11,70 @@ import (
 // Prepare puts behind the target what belongs there, and lets it take its place
 // if the user has completed the job.
 func (k *mirror) Prepare(l *aio.Lock, j *Job) error {
-	finish := k.furnish
-	if k.completing && !j.CancelRequested() {
-		finish = k.pivot
+	if !k.completing || j.CancelRequested() {
+		return k.leave(l, k.furnish)
 	}
-	return k.leave(l, finish)
+	if err := k.catchUp(l); err != nil {
+		return err
+	}
+	return k.leave(l, k.pivot)
+}
+
+// Wait lets requests to the source go on until the job's last step comes. The
+// reference does so as well, and loses what they write if the target takes its
+// place then; here that is copied first.
+func (k *mirror) Wait(*aio.Lock, *Job) {
+	if !k.drained {
+		return
+	}
+	k.mu.Lock()
+	k.mode = CopyInBackground
+	k.mu.Unlock()
+	k.waiting = true
+	k.p.Source.LetIn()
+}
+
+func (k *mirror) endWait(l *aio.Lock) {
+	if k.waiting {
+		k.waiting = false
+		k.p.Source.KeepOut(l)
+	}
+}
+
+// catchUp copies what was written while the job waited.
+func (k *mirror) catchUp(l *aio.Lock) error {
+	k.endWait(l)
+	_, err := aio.Mixed(l, k.job.set.cfg.Main, "mirror_catch_up", func(co *aio.Co) (struct{}, error) {
+		return struct{}{}, k.copyRest(co)
+	})
+	return err
+}
+
+func (k *mirror) copyRest(co *aio.Co) error {
+	if k.dirty.Count() == 0 {
+		return nil
+	}
+	for claim := k.claim(co, k.bufSize); claim != nil; claim = k.claim(co, k.bufSize) {
+		if err := k.copyClaim(co, claim); err != nil {
+			return err
+		}
+	}
+	return k.p.Target.CoFlush(co)
+}
+
+// copyClaim copies a claimed area, one piece after the other.
+func (k *mirror) copyClaim(co *aio.Co, claim *block.Area) error {
+	defer k.unclaim(claim)
+	for claim.Bytes > 0 {
+		method, bytes := k.look(co, claim)
+		op := &mirrorOp{area: k.split(claim, min(bytes, claim.Bytes)), method: method}
+		if _, err := k.copyArea(co, op); err != nil {
+			k.unclaim(op.area)
+			return err
+		}
+		k.exit(op.area)
+	}
+	return nil
 }
 
 // Abort leaves source and target as they are.
@@ -40,6 +99,7 @@ func (k *mirror) leave(l *aio.Lock, finish func(*aio.Lock) error) error {
 	if k.filter == nil {
 		return nil
 	}
+	k.endWait(l)
 	if k.target != nil {
 		k.target.Close(l)
 	}

@@ -470,18 +470,59 @@ func TestMirrorDrained(t *testing.T) {
 	})
 }
 
-// A job whose last step is left to the user keeps requests away meanwhile.
+// Writers go on while the last step is left to the user, and find all that they
+// wrote in the target then.
 func TestMirrorPending(t *testing.T) {
-	t.Parallel()
-	m := newMirrors(t, 1, false)
-	m.start(jobs.MirrorParams{ZeroTarget: true, Params: jobs.Params{ManualFinalize: true}})
+	eachSeed(t, func(t *testing.T, seed uint64) {
+		m := newPending(t, seed)
+		stop := m.writing()
+		stop()
+		m.same(m.user)
+		stop = m.writing()
+		m.do(m.job.Finalize)
+		m.must(m.end())
+		if m.user.Node() != m.target {
+			t.Errorf("the users are at %s", m.user.Node().Name())
+		}
+		stop()
+		m.same(m.user)
+	})
+}
+
+func newPending(t *testing.T, seed uint64) *mirrors {
+	t.Helper()
+	m := newMirrors(t, seed, false)
+	m.start(jobs.MirrorParams{
+		ZeroTarget: true, Mode: jobs.CopyMode(seed % 2), Params: jobs.Params{ManualFinalize: true},
+	})
 	m.until(jobs.Ready)
 	m.do(m.job.Complete)
 	m.until(jobs.Pending)
-	stop := m.writing()
-	m.rests()
+	return m
+}
+
+// Writes that cannot be copied at the end let the job fail, and the source stays.
+func TestMirrorPendingFails(t *testing.T) {
+	t.Parallel()
+	m := newPending(t, 1)
+	m.writing()()
+	failAt(m.target, drivertest.Write, qerr.From(syscall.EIO), func() bool { return true })
 	m.do(m.job.Finalize)
-	m.must(m.end())
+	if err := m.end(); err == nil || m.user.Node() != m.source || m.saw("ERROR write report") {
+		t.Errorf("%v, events %q, users at %s", err, m.events, m.user.Node().Name())
+	}
+	m.same(m.user)
+}
+
+// A job that is cancelled while it is pending leaves the source to its writers.
+func TestMirrorPendingCancelled(t *testing.T) {
+	t.Parallel()
+	m := newPending(t, 1)
+	stop := m.writing()
+	m.do(func(l *aio.Lock) error { return m.job.Cancel(l, true) })
+	if err := m.end(); err == nil || m.user.Node() != m.source {
+		t.Errorf("%v, users at %s", err, m.user.Node().Name())
+	}
 	stop()
 	m.same(m.user)
 }

@@ -57,14 +57,18 @@ func (j *Job) judge(err error) {
 // success lets a job wait for the others, or all of them go on.
 func (t *Transaction) success(l *aio.Lock, j *Job) {
 	j.transition(Waiting)
-	for _, other := range t.jobs {
-		if !other.completed {
-			return
+	if t.working() || t.pend() {
+		if w, ok := j.kind.(Waiter); ok {
+			w.Wait(l, j)
 		}
+		return
 	}
-	if !t.pend() {
-		t.finalize(l)
-	}
+	t.finalize(l)
+}
+
+// working tells whether the work of some job is not over.
+func (t *Transaction) working() bool {
+	return slices.ContainsFunc(t.jobs, func(j *Job) bool { return !j.completed })
 }
 
 // pend makes all jobs pending, and tells whether a user has to finalize them.
