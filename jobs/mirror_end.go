@@ -21,8 +21,8 @@ func (k *mirror) Prepare(l *aio.Lock, j *Job) error {
 }
 
 // Wait lets requests to the source go on until the job's last step comes. The
-// reference does so as well, and loses what they write if the target takes its
-// place then; here that is copied first.
+// reference does so with those of NBD clients, and loses what they write if the
+// target takes the source's place; here that is copied first.
 func (k *mirror) Wait(*aio.Lock, *Job) {
 	if !k.drained {
 		return
