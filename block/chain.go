@@ -33,11 +33,10 @@ func (n *Node) SkipFilters() *Node {
 // BackingOf is the image behind the one that a chain begins with, filters
 // skipped; nil if there is none.
 func (n *Node) BackingOf() *Node {
-	c := n.SkipFilters().cow()
-	if c == nil {
-		return nil
+	if behind := n.Behind(); behind != nil {
+		return behind.SkipFilters()
 	}
-	return c.node.SkipFilters()
+	return nil
 }
 
 // Behind is what stands directly behind the image that a chain begins with, be
@@ -48,6 +47,14 @@ func (n *Node) Behind() *Node {
 		return nil
 	}
 	return c.node
+}
+
+// KnownBehind is the first node behind the image that users know of.
+func (n *Node) KnownBehind() *Node {
+	if behind := n.Behind(); behind != nil {
+		return behind.SkipImplicit()
+	}
+	return nil
 }
 
 // FindOverlay is the node of a chain that stands directly over another one;

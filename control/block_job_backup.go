@@ -144,9 +144,7 @@ func (a driveBackupAction) prepare(l *aio.Lock, t *transaction) error {
 	im.Existing = a.Mode != nil && *a.Mode == schema.NewImageModeExisting
 	switch common.Sync {
 	case schema.MirrorSyncModeTop:
-		if behind := source.Behind(); behind != nil {
-			im.Backing = behind.SkipImplicit()
-		} else {
+		if im.Backing = source.KnownBehind(); im.Backing == nil {
 			common.Sync = schema.MirrorSyncModeFull
 		}
 	case schema.MirrorSyncModeNone:

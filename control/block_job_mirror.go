@@ -55,9 +55,7 @@ func (i *Instance) driveMirror(l *aio.Lock, a *schema.DriveMirror) error {
 	case schema.MirrorSyncModeNone:
 		im.Backing = n
 	default:
-		if behind := n.Behind(); behind != nil {
-			im.Backing = behind.SkipImplicit()
-		}
+		im.Backing = n.KnownBehind()
 	}
 	target, err := i.graph.OpenMirror(l, n, im, a.NodeName)
 	if err != nil {

@@ -105,9 +105,9 @@ func takeOptions(o *block.Options, flags block.Flags, h *header) (opts options, 
 	return opts, secret, err
 }
 
-// cacheSizes is what the options say of the caches, in bytes.
+// cacheSizes is what the options say of the caches' memory, in bytes.
 type cacheSizes struct {
-	both, l2, refs, slice   uint64
+	both, l2, refs          uint64
 	bothSet, l2Set, refsSet bool
 }
 
@@ -124,7 +124,8 @@ func (opts *options) takeCaches(o *block.Options, h *header) (err error) {
 	if s.refs, err = o.TakeSize(optRefCacheSize, minRefTables*cluster); err != nil {
 		return err
 	}
-	if s.slice, err = o.TakeSize(optL2EntrySize, min(cluster, defaultSliceSize)); err != nil {
+	slice, err := o.TakeSize(optL2EntrySize, min(cluster, defaultSliceSize))
+	if err != nil {
 		return err
 	}
 	switch {
@@ -136,10 +137,10 @@ func (opts *options) takeCaches(o *block.Options, h *header) (err error) {
 	case s.refsSet && s.refs > s.both:
 		return qerr.New("refcount-cache-size may not exceed cache-size")
 	}
-	if s.slice < minSubcluster || s.slice > cluster || s.slice&(s.slice-1) != 0 {
+	if slice < minSubcluster || slice > cluster || slice&(slice-1) != 0 {
 		return qerr.New("L2 cache entry size must be a power of two between %d and the cluster size (%d)", minSubcluster, cluster)
 	}
-	opts.sliceSize = int64(s.slice)
+	opts.sliceSize = int64(slice)
 	return opts.divideCaches(h)
 }
 
@@ -163,7 +164,7 @@ func (opts *options) divideCaches(h *header) error {
 		refs = min(s.both, minRefTables*cluster)
 		l2 = s.both - refs
 	}
-	l2Tables, refTables := max(min(l2, needed)/s.slice, minL2Tables), max(refs/cluster, minRefTables)
+	l2Tables, refTables := max(min(l2, needed)/uint64(opts.sliceSize), minL2Tables), max(refs/cluster, minRefTables)
 	switch {
 	case l2Tables > math.MaxInt32:
 		return qerr.New("L2 cache size too big")

@@ -231,6 +231,13 @@ func (i *image) newL2Cache() {
 	}
 }
 
+// sizeCaches gives the caches the sizes of the options; the one of L2 tables, in
+// which nothing has changed, begins anew.
+func (i *image) sizeCaches() {
+	i.newL2Cache()
+	i.refs.cache.most = i.opts.refTables
+}
+
 func (i *image) loadRefcounts(co *aio.Co) error {
 	entries := int64(i.hdr.refTableClusters) << i.geo.clusterBits / 8
 	i.file.Debug(block.DebugReftableLoad)

@@ -46,8 +46,7 @@ func (i *image) ReopenCommit(st *block.ReopenState) {
 	i.mu.m.Lock()
 	i.opts = st.Driver.(*reopening).opts
 	i.geo.setSlice(i.opts.sliceSize)
-	i.newL2Cache()
-	i.refs.cache.most = i.opts.refTables
+	i.sizeCaches()
 	i.mu.m.Unlock()
 	i.startCleaner()
 }

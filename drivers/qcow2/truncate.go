@@ -46,8 +46,7 @@ func (i *image) renewCaches() error {
 	if err := i.opts.divideCaches(i.hdr); err != nil {
 		return err
 	}
-	i.newL2Cache()
-	i.refs.cache.most = i.opts.refTables
+	i.sizeCaches()
 	i.refs.cache.empty()
 	return nil
 }
