@@ -30,6 +30,9 @@ const (
 	settleLimit = 10 * time.Second
 	// settlePoll is how often they are looked at.
 	settlePoll = time.Millisecond
+	// wakeLimit is how long a job may sleep that has something to do: more than the
+	// tenth of a second that speeds are counted in.
+	wakeLimit = 150 * time.Millisecond
 	// aborts is the lowest exit status of a program that a signal ended.
 	aborts = 128
 )
@@ -39,6 +42,8 @@ const (
 type step struct {
 	command string
 	io      *transfer
+	// late: what the command does to a job shows after a while.
+	late bool
 }
 
 // transfer is a request of a client of an export.
@@ -205,14 +210,14 @@ func (s *side) do(one step) ([]string, error) {
 			}
 		}
 	}
-	later, err := s.settle()
+	later, err := s.settle(one.late)
 	return append(lines, later...), err
 }
 
 // settle waits until the jobs rest: twice in a row, with nothing between, the
 // answers about them are the same while all threads of the daemon sleep.
-func (s *side) settle() (lines []string, err error) {
-	last := ""
+func (s *side) settle(late bool) (lines []string, err error) {
+	last, since := "", time.Now()
 	tick := time.NewTicker(settlePoll)
 	defer tick.Stop()
 	for end := time.Now().Add(settleLimit); ; <-tick.C {
@@ -221,13 +226,14 @@ func (s *side) settle() (lines []string, err error) {
 		if err != nil {
 			return lines, err
 		}
-		if len(events) == 0 && state == last && settled(state) && s.process.Rests() && s.process.Rests() {
+		if len(events) > 0 || state != last {
+			last, since = state, time.Now()
+		} else if settled(state, late, time.Since(since)) && s.process.Rests() {
 			return append(lines, strings.SplitAfter(state, "\n")...), nil
 		}
 		if time.Now().After(end) {
 			return lines, fmt.Errorf("%w: %s", errUnsettled, state)
 		}
-		last = state
 	}
 }
 
@@ -253,20 +259,25 @@ func (s *side) state() (events []string, state string, err error) {
 	return events, state, nil
 }
 
-// settled tells whether the answers about jobs are of such as rest: a running
-// one must have a speed that holds it.
-func settled(state string) bool {
+// settled tells whether the answers about jobs, the same for some time, are of such as
+// rest: a running one must have a speed that holds it. One that may not have done
+// anything yet gets time to wake.
+func settled(state string, late bool, same time.Duration) bool {
 	all, limits, _ := strings.Cut(state, "\n")
 	speeds := map[string]int64{}
 	for job := range returned(limits) {
 		speeds[job.Get("device").Str()] = job.Get("speed").Int()
 	}
 	for job := range returned(all) {
-		if job.Get("status").Is("running") && speeds[job.Get("id").Str()] == 0 {
+		if !job.Get("status").Is("running") {
+			continue
+		}
+		if speeds[job.Get("id").Str()] == 0 {
 			return false
 		}
+		late = late || job.Get("current-progress").Int() == 0
 	}
-	return true
+	return !late || same >= wakeLimit
 }
 
 // returned are the elements of a reply.

@@ -244,7 +244,7 @@ func (p *player) ask(text string) (string, error) {
 		p.state = " j "
 		return p.terse(lines), err
 	}
-	lines, err := p.s.do(step{command: text})
+	lines, err := p.s.do(step{command: text, late: strings.Contains(text, "block-job-change")})
 	if err != nil {
 		return "", err
 	}
@@ -298,7 +298,7 @@ func (p *player) end(path []verb) error {
 func (p *player) last() (words []string, err error) {
 	var lines []string
 	if p.situation.watched {
-		if lines, err = p.s.settle(); err != nil {
+		if lines, err = p.s.settle(false); err != nil {
 			return nil, err
 		}
 		words = append(words, p.terse(lines))

@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -126,7 +128,7 @@ func (p *Process) Kill() {
 // rest: the reference greets a client twice that comes while it still starts.
 // An error tells that it ended instead.
 func (p *Process) AwaitSocket(path string, limit time.Duration) error {
-	err := p.await(limit, func() bool { return exists(path) && p.Rests() && p.Rests() })
+	err := p.await(limit, func() bool { return exists(path) && p.Rests() })
 	if err != nil {
 		return fmt.Errorf("awaited socket %s: %w", path, err)
 	}
@@ -169,23 +171,36 @@ func (p *Process) await(limit time.Duration, condition func() bool) error {
 	return nil
 }
 
-// Rests tells whether every thread of the process sleeps.
+// Rests tells whether there was a moment at which every thread of the process slept.
+//
+// Threads can only be looked at one after the other, and one that was seen asleep may
+// have been woken by one that is asleep when its turn comes. So they are looked at twice:
+// a thread that slept both times, and has not run in between, slept all the while.
 func (p *Process) Rests() bool {
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid()))
-	if err != nil || len(threads) == 0 {
+	before, asleep := p.threads()
+	if !asleep {
 		return false
 	}
-	for _, path := range threads {
-		stat, err := os.ReadFile(path)
-		if err != nil {
-			return false
-		}
-		_, state, _ := strings.Cut(string(stat), ") ")
-		if !strings.HasPrefix(state, "S") {
-			return false
-		}
+	after, asleep := p.threads()
+	return asleep && maps.Equal(before, after)
+}
+
+// threads returns how often each thread has stopped running, and whether all sleep.
+func (p *Process) threads() (switches map[string]string, asleep bool) {
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.Pid()))
+	if err != nil || len(paths) == 0 {
+		return nil, false
 	}
-	return true
+	switches = make(map[string]string, len(paths))
+	for _, path := range paths {
+		status, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(status, []byte("\nState:\tS")) {
+			return nil, false
+		}
+		_, counts, _ := strings.Cut(string(status), "\nvoluntary_ctxt_switches:")
+		switches[path] = counts // of both kinds
+	}
+	return switches, true
 }
 
 func exists(path string) bool {
