@@ -32,9 +32,9 @@ func (c *nbdClient) next() (*request, error) {
 	head, err := c.in.peek(size)
 	if err != nil {
 		if errors.Is(err, io.EOF) && c.in.buffered() > 0 {
-			err = errHalfRequest
+			return nil, errHalfRequest
 		}
-		return nil, err
+		return nil, disconnected(err)
 	}
 	header, err := c.mode.ParseRequest(head)
 	c.in.skip(size)
@@ -72,8 +72,6 @@ func (c *nbdClient) next() (*request, error) {
 var (
 	//lint:ignore ST1005 These are the reference's words.
 	errHalfRequest = errors.New("Unexpected end-of-file before all bytes were read")
-	//lint:ignore ST1005 These are the reference's words.
-	errHalfData = errors.New("Unexpected end-of-file before all data were read")
 	//lint:ignore ST1005 These are the reference's words.
 	errLost = errors.New("Request handling failed in intermediate state")
 )
@@ -125,18 +123,25 @@ func (c *nbdClient) receiveData(r *request, length uint64) error {
 	return c.in.take(r.data.data(length))
 }
 
-// missingData is the end of a connection in the middle of a request's data.
-func missingData(cmd nbd.Command, err error) error {
-	if !errors.Is(err, io.EOF) {
+// disconnected puts the end of a connection between two requests into the reference's
+// words, unless it is a regular one.
+func disconnected(err error) error {
+	if errors.Is(err, io.EOF) {
 		return err
 	}
+	return nbd.SocketError(err, "read from")
+}
+
+// missingData is the end of a connection in the middle of a request's data.
+func missingData(cmd nbd.Command, err error) error {
+	err = nbd.SocketError(err, "read from")
 	switch cmd {
 	case nbd.CmdWrite:
 		//lint:ignore ST1005 These are the reference's words.
-		return fmt.Errorf("Failed to read CMD_WRITE data: %w", errHalfData)
+		return fmt.Errorf("Failed to read CMD_WRITE data: %w", err)
 	case nbd.CmdBlockStatus:
 		//lint:ignore ST1005 These are the reference's words.
-		return fmt.Errorf("Failed to read CMD_BLOCK_STATUS data: %w", errHalfData)
+		return fmt.Errorf("Failed to read CMD_BLOCK_STATUS data: %w", err)
 	}
-	return errHalfData
+	return err
 }

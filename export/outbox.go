@@ -1,8 +1,11 @@
 package export
 
 import (
+	"fmt"
 	"net"
 	"sync"
+
+	"github.com/qmpblock/qmpblock/nbd"
 )
 
 // corked is how much of replies may wait for company, in bytes.
@@ -102,7 +105,8 @@ func (o *outbox) write(c *nbdClient, list requestList) {
 		o.gather = append(o.gather, r.reply...)
 		if r.next == nil || len(o.gather) >= maxGather {
 			if err := o.send(); err != nil {
-				c.cutOff()
+				//lint:ignore ST1005 These are the reference's words.
+				c.blame(fmt.Errorf("Failed to send reply: %w", nbd.SocketError(err, "write to")))
 			}
 			o.gather = o.gather[:0]
 		}

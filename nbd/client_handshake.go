@@ -2,10 +2,8 @@ package nbd
 
 import (
 	"encoding/binary"
-	"errors"
 	"io"
 	"net"
-	"syscall"
 
 	"github.com/qmpblock/qmpblock/qerr"
 )
@@ -583,7 +581,7 @@ func (h *clientHandshake) sendOption(opt Option, data []byte) error {
 func (h *clientHandshake) write(b []byte, what string) error {
 	if _, err := h.s.Conn.Write(b); err != nil {
 		h.answers = false
-		return qerr.Prepend(ioError(err, "write to"), "Failed to send %s: ", what)
+		return qerr.Prepend(SocketError(err, "write to"), "Failed to send %s: ", what)
 	}
 	return nil
 }
@@ -598,7 +596,7 @@ func (h *clientHandshake) readError(err error, what string) error {
 		return nil
 	}
 	h.answers = false
-	return qerr.Prepend(ioError(err, "read from"), "Failed to read %s: ", what)
+	return qerr.Prepend(SocketError(err, "read from"), "Failed to read %s: ", what)
 }
 
 func (h *clientHandshake) readUint32(what string) (uint32, error) {
@@ -623,16 +621,4 @@ func (h *clientHandshake) readText(length uint32, what string) (string, error) {
 func (h *clientHandshake) skip(length uint32, what string) error {
 	_, err := io.CopyN(io.Discard, h.s.Conn, int64(length))
 	return h.readError(err, what)
-}
-
-// ioError words what happened to a connection.
-func ioError(err error, doing string) error {
-	var errno syscall.Errno
-	switch {
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return qerr.WithErrnoOnly(syscall.EIO, "Unexpected end-of-file before all data were read")
-	case errors.As(err, &errno):
-		return qerr.WithErrno(errno, "Unable to %s socket", doing)
-	}
-	return err
 }

@@ -1,8 +1,12 @@
 package nbd
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"syscall"
+
+	"github.com/qmpblock/qmpblock/qerr"
 )
 
 // complain makes an error in the reference's words, which begin as they like.
@@ -55,4 +59,18 @@ func Errno(code uint32) syscall.Errno {
 		}
 	}
 	return syscall.EINVAL
+}
+
+// SocketError puts what happened to a connection into the reference's words. Doing is
+// what met it, "read from" or "write to". The end of a connection is one in the middle
+// of data; an error that the system did not tell of is returned as it is.
+func SocketError(err error, doing string) error {
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return qerr.WithErrnoOnly(syscall.EIO, "Unexpected end-of-file before all data were read")
+	case errors.As(err, &errno):
+		return qerr.WithErrno(errno, "Unable to %s socket", doing)
+	}
+	return err
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"syscall"
 )
 
 // Offer is an export as a server's handshake sees it.
@@ -88,8 +87,8 @@ func (h *serverHandshake) greet() error {
 	b := binary.BigEndian.AppendUint64(nil, magicInit)
 	b = binary.BigEndian.AppendUint64(b, magicOption)
 	b = binary.BigEndian.AppendUint16(b, uint16(HandshakeFixedNewstyle|HandshakeNoZeroes))
-	if _, err := h.s.Conn.Write(b); err != nil {
-		return err
+	if h.write(b) != nil {
+		return ErrAborted
 	}
 	var answer [4]byte
 	if _, err := io.ReadFull(h.s.Conn, answer[:]); err != nil {
@@ -161,21 +160,14 @@ func (h *serverHandshake) answer(opt Option, d *decoder) error {
 	return d.drop()
 }
 
-// readError puts the end of a connection into the reference's words.
+// readError puts the end of a connection into the reference's words, also where the
+// server itself has closed it.
 func readError(err error) error {
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return errEnd
-	case errors.Is(err, syscall.ECONNRESET):
-		return errReset
+	if errors.Is(err, net.ErrClosed) {
+		err = io.EOF
 	}
-	return err
+	return SocketError(err, "read from")
 }
-
-var (
-	errEnd   = complain("Unexpected end-of-file before all data were read")
-	errReset = complain("Unable to read from socket: Connection reset by peer")
-)
 
 // The replies are gathered and leave together.
 
@@ -203,8 +195,14 @@ func (h *serverHandshake) flush() error {
 	if len(h.out) == 0 {
 		return nil
 	}
-	_, err := h.s.Conn.Write(h.out)
-	return err
+	return h.write(h.out)
+}
+
+func (h *serverHandshake) write(b []byte) error {
+	if _, err := h.s.Conn.Write(b); err != nil {
+		return SocketError(err, "write to")
+	}
+	return nil
 }
 
 // refuseData refuses data of an option that has none.
@@ -246,8 +244,7 @@ func (h *serverHandshake) exportName(d *decoder) error {
 	if !h.noZeroes {
 		b = append(b, make([]byte, 124)...)
 	}
-	_, err := h.s.Conn.Write(b)
-	return err
+	return h.write(b)
 }
 
 func (h *serverHandshake) enter(name string, o Offer) bool {

@@ -135,6 +135,15 @@ func (p *Process) AwaitSocket(path string, limit time.Duration) error {
 	return nil
 }
 
+// AwaitRest waits until the process has come to rest, and has nothing to do any more
+// with what was sent to it.
+func (p *Process) AwaitRest(limit time.Duration) error {
+	if err := p.await(limit, p.Rests); err != nil {
+		return fmt.Errorf("awaited that process %d rests: %w", p.Pid(), err)
+	}
+	return nil
+}
+
 // AwaitEndOrRest waits until the process has ended, which it reports, or has
 // been asleep for a while.
 func (p *Process) AwaitEndOrRest(limit time.Duration) (ended bool, err error) {

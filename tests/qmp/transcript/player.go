@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,6 +24,8 @@ const (
 	replyLimit = 30 * time.Second
 	startLimit = 20 * time.Second
 	shellLimit = 60 * time.Second
+	// restLimit is for those that may be at work for long.
+	restLimit = time.Second
 )
 
 // Player performs a transcript's steps in a folder of its own.
@@ -258,7 +262,7 @@ func (p *Player) perform(s *Step) ([]Expect, error) {
 	case "bgwait":
 		return p.bgwait(rest)
 	case "waitfile":
-		return nil, awaitFile(filepath.Join(p.Dir, rest), replyLimit)
+		return nil, p.awaitFile(rest)
 	case "signal":
 		return nil, p.signal(rest)
 	case "exit":
@@ -439,6 +443,7 @@ func (p *Player) shell(command []string, clean func(string) string) ([]Expect, e
 	}
 	status, err := process.Wait(shellLimit)
 	process.Kill()
+	p.rest() // the command may have been a client, and it has gone
 	if err != nil {
 		return nil, fmt.Errorf("%w; it printed: %s", err, process.Output())
 	}
@@ -525,16 +530,29 @@ func (p *Player) bgwait(name string) ([]Expect, error) {
 	return got, nil
 }
 
-func awaitFile(path string, limit time.Duration) error {
-	end := time.Now().Add(limit)
-	for {
+// awaitFile waits until a file is there and whoever has made it rests: a socket has its
+// name before anybody listens.
+func (p *Player) awaitFile(name string) error {
+	path := filepath.Join(p.Dir, name)
+	for end := time.Now().Add(replyLimit); ; {
 		if _, err := os.Stat(path); err == nil {
+			p.rest()
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("awaited file %s for %v", path, limit)
+			return fmt.Errorf("awaited file %s for %v", path, replyLimit)
 		}
 		time.Sleep(5 * time.Millisecond) // no event tells of another process's file
+	}
+}
+
+// rest gives the daemon and what runs in the background the time to do what they have
+// to. Those that do not come to rest are at work on something that lasts.
+func (p *Player) rest() {
+	for _, process := range append(slices.Collect(maps.Values(p.jobs)), p.daemon) {
+		if process != nil {
+			_ = process.AwaitRest(restLimit)
+		}
 	}
 }
 
