@@ -50,12 +50,18 @@ func (i *Instance) driveMirror(l *aio.Lock, a *schema.DriveMirror) error {
 	}
 	im := block.CopyImage{Filename: a.Target, Format: deref(a.Format)}
 	im.Existing = a.Mode != nil && *a.Mode == schema.NewImageModeExisting
-	switch a.Sync {
+	sync := a.Sync
+	switch sync {
 	case schema.MirrorSyncModeFull:
 	case schema.MirrorSyncModeNone:
 		im.Backing = n
 	default:
 		im.Backing = n.KnownBehind()
+	}
+	if sync == schema.MirrorSyncModeTop && im.Backing == nil {
+		// Nobody else tells what an existing image must hold (observed:
+		// transcript own/jobs/drive-mirror-top-alone).
+		sync = schema.MirrorSyncModeFull
 	}
 	target, err := i.graph.OpenMirror(l, n, im, a.NodeName)
 	if err != nil {
@@ -67,7 +73,7 @@ func (i *Instance) driveMirror(l *aio.Lock, a *schema.DriveMirror) error {
 		Params:       jobParams(a.JobId, a.AutoFinalize, a.AutoDismiss),
 		Source:       n,
 		Target:       target,
-		ZeroTarget:   a.Sync == schema.MirrorSyncModeFull && im.Existing,
+		ZeroTarget:   sync == schema.MirrorSyncModeFull && im.Existing,
 		Replaces:     a.Replaces,
 		Speed:        deref(a.Speed),
 		BufSize:      deref(a.BufSize),
@@ -80,7 +86,7 @@ func (i *Instance) driveMirror(l *aio.Lock, a *schema.DriveMirror) error {
 	if im.Existing {
 		p.Backing = jobs.OpenBacking
 	}
-	return i.startMirror(l, p, a.Sync, a.Granularity)
+	return i.startMirror(l, p, sync, a.Granularity)
 }
 
 func copyMode(m *schema.MirrorCopyMode) jobs.CopyMode {
