@@ -174,7 +174,7 @@ func (i *image) writeDirectory(co *aio.Co, list []bitmap) error {
 // writeFresh writes metadata where nothing refers to yet.
 func (i *image) writeFresh(co *aio.Co, b []byte, what string) (int64, error) {
 	bytes := i.geo.clusterEnd(int64(len(b)))
-	at, _, err := i.alloc(co, bytes>>i.geo.clusterBits, true, what)
+	at, err := i.alloc(co, bytes>>i.geo.clusterBits, what)
 	if err != nil {
 		return 0, err
 	}

@@ -108,7 +108,7 @@ func (i *image) allocBytes(co *aio.Co, bytes int64) (int64, error) {
 		return 0, err
 	}
 	if at == 0 {
-		if at, _, err = i.alloc(co, 1, true, "compressed cluster"); err != nil {
+		if at, err = i.alloc(co, 1, "compressed cluster"); err != nil {
 			return 0, err
 		}
 	}

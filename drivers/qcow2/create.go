@@ -389,7 +389,7 @@ func (n *newImage) writeLUKS(co *aio.Co, i *image, o *block.Options) error {
 		i.mu.lock(co)
 		defer i.mu.unlock()
 		clusters := i.geo.clusters(size)
-		at, _, err := i.alloc(co, clusters, true, "encryption header")
+		at, err := i.alloc(co, clusters, "encryption header")
 		if err != nil {
 			return nil, err
 		}

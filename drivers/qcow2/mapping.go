@@ -198,7 +198,7 @@ func (i *image) sliceForWrite(co *aio.Co, offset int64) (slice, error) {
 	if err != nil {
 		return slice{}, err
 	}
-	at, _, err := i.alloc(co, 1, true, "L2 table")
+	at, err := i.alloc(co, 1, "L2 table")
 	if err != nil {
 		return slice{}, err
 	}
@@ -260,25 +260,25 @@ func (i *image) tableContent(co *aio.Co, at int64) ([]byte, error) {
 const dataCluster = "data cluster"
 
 // alloc takes clusters for something.
-func (i *image) alloc(co *aio.Co, n int64, exactly bool, what string) (offset, got int64, err error) {
+func (i *image) alloc(co *aio.Co, n int64, what string) (offset int64, err error) {
 	if i.frees.held > maxHeld {
 		if err := i.writeBack(co); err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 	}
 	i.file.Debug(block.DebugClusterAlloc)
-	offset, got, err = i.refs.alloc(co, n, exactly)
+	offset, err = i.refs.alloc(co, n)
 	if err == nil && offset == 0 {
 		if what == dataCluster {
-			err = i.checkOverlap(co, 0, got<<i.geo.clusterBits, overlapNone)
+			err = i.checkOverlap(co, 0, n<<i.geo.clusterBits, overlapNone)
 		}
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
-		return 0, 0, i.corrupt(co, true, -1, -1, "Preventing invalid allocation of %s at offset 0", what)
+		return 0, i.corrupt(co, true, -1, -1, "Preventing invalid allocation of %s at offset 0", what)
 	}
-	i.used(offset + got<<i.geo.clusterBits)
-	return offset, got, err
+	i.used(offset + n<<i.geo.clusterBits)
+	return offset, err
 }
 
 // freeEntry gives up what an entry refers to.

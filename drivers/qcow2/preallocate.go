@@ -21,13 +21,13 @@ func (i *image) preallocate(co *aio.Co, from, size int64, mode block.PreallocMod
 	reserved := !i.external() && mode >= block.PreallocFalloc
 	switch {
 	case i.external():
-		place = func(_ *aio.Co, from, clusters int64) (int64, int64, error) { return from, clusters, nil }
+		place = func(_ *aio.Co, from, _ int64) (int64, error) { return from, nil }
 	case reserved:
 		first, err := i.reserve(co, from, i.geo.clusterEnd(size), mode)
 		if err != nil {
 			return err
 		}
-		place = func(_ *aio.Co, at, clusters int64) (int64, int64, error) { return first + at - start, clusters, nil }
+		place = func(_ *aio.Co, at, _ int64) (int64, error) { return first + at - start, nil }
 	}
 	var end int64
 	for from < size {
@@ -64,9 +64,8 @@ func (i *image) finishFile(co *aio.Co, at int64) error {
 	return i.file.CoTruncate(co, end, false, block.PreallocOff, 0)
 }
 
-// placeFunc finds places for the clusters from a guest's offset on: where they
-// begin in the file, and for how many it is.
-type placeFunc func(co *aio.Co, from, clusters int64) (host, got int64, err error)
+// placeFunc finds a place in the file for the clusters from a guest's offset on.
+type placeFunc func(co *aio.Co, from, clusters int64) (host int64, err error)
 
 // preallocateRun does it as far as one slice goes: for how many bytes, and until
 // where in the file.
@@ -77,7 +76,7 @@ func (i *image) preallocateRun(co *aio.Co, from, to int64, zero bool, place plac
 		return 0, 0, err
 	}
 	clusters := min(int64(s.entries()-s.index(from)), (to-from)>>g.clusterBits)
-	host, clusters, err := place(co, from, clusters)
+	host, err := place(co, from, clusters)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -99,14 +98,14 @@ func (i *image) preallocateRun(co *aio.Co, from, to int64, zero bool, place plac
 }
 
 // placeAnywhere takes the first clusters that are free.
-func (i *image) placeAnywhere(co *aio.Co, _, clusters int64) (host, got int64, err error) {
+func (i *image) placeAnywhere(co *aio.Co, _, clusters int64) (host int64, err error) {
 	used := i.end
-	if host, got, err = i.refs.alloc(co, clusters, false); err != nil {
-		return 0, 0, err
+	if host, err = i.refs.alloc(co, clusters); err != nil {
+		return 0, err
 	}
-	end := host + got<<i.geo.clusterBits
+	end := host + clusters<<i.geo.clusterBits
 	i.used(end)
-	return host, got, i.clearOld(co, host, min(end, used))
+	return host, i.clearOld(co, host, min(end, used))
 }
 
 // clearOld clears what the file may hold in an area, which may be empty.

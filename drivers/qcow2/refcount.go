@@ -16,7 +16,7 @@ type refcounts struct {
 	cache *cache
 	// blocks are the places of all blocks, for the check of overlaps.
 	blocks offsets
-	// hint is the first cluster that may be free.
+	// hint is the cluster from which on free ones are looked for.
 	hint int64
 }
 
@@ -159,65 +159,56 @@ func (r *refcounts) drop(co *aio.Co, cluster int64) (uint64, error) {
 	return old - 1, nil
 }
 
-// find finds the first free clusters from the hint on: at least one and at
-// most n that lie side by side, or exactly n.
-func (r *refcounts) find(co *aio.Co, n int64, exactly bool) (first, got int64, err error) {
+// find finds the first n free clusters from the hint on that lie side by side.
+func (r *refcounts) find(co *aio.Co, n int64) (first int64, err error) {
 	limit := int64(maxHostOffset) >> r.img.geo.clusterBits
-	seen := false
+	got := int64(0)
 	for at := r.hint; at < limit; {
 		t, err := r.blockOf(co, at)
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		end := (at>>r.img.geo.refBits + 1) << r.img.geo.refBits
 		for ; at < end; at++ {
 			if t != nil && readRefcount(t.data, r.img.geo.refOrder, r.inBlock(at)) != 0 {
-				if got > 0 && !exactly {
-					return first, got, nil
-				}
 				got = 0
 				continue
 			}
 			if got == 0 {
 				first = at
 			}
-			if !seen {
-				r.hint, seen = at, true
-			}
 			if got++; got == n {
-				return first, got, nil
+				return first, nil
 			}
 		}
 	}
-	return 0, 0, qerr.From(syscall.EFBIG)
+	return 0, qerr.From(syscall.EFBIG)
 }
 
 // alloc takes n free clusters that lie side by side and returns where in the
-// file they begin. Without exactly it may take fewer.
-func (r *refcounts) alloc(co *aio.Co, n int64, exactly bool) (offset, got int64, err error) {
+// file they begin. Gaps in front of them that are too small are passed over until
+// something there is freed, or the image is opened again (observed: transcript
+// own/qcow2/gaps).
+func (r *refcounts) alloc(co *aio.Co, n int64) (offset int64, err error) {
 	for {
-		first, got, err := r.find(co, n, exactly)
+		first, err := r.find(co, n)
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		// Blocks that are missing go behind what was found, as in the reference.
 		hint := r.hint
-		r.hint = first + got
-		ready, err := r.ensureBlocks(co, first, got)
-		r.hint = hint
+		r.hint = first + n
+		ready, err := r.ensureBlocks(co, first, n)
+		if err != nil || !ready {
+			r.hint = hint
+		}
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 		if !ready {
 			continue // a table that has grown may have taken what was found
 		}
-		if err := r.add(co, first, got); err != nil {
-			return 0, 0, err
-		}
-		if first == r.hint {
-			r.hint += got
-		}
-		return first << r.img.geo.clusterBits, got, nil
+		return first << r.img.geo.clusterBits, r.add(co, first, n)
 	}
 }
 
@@ -268,7 +259,7 @@ func (r *refcounts) ensureBlock(co *aio.Co, index int64) error {
 	if r.table[index]&^reservedRef != 0 {
 		return nil
 	}
-	cluster, _, err := r.find(co, 1, true)
+	cluster, err := r.find(co, 1)
 	if err != nil {
 		return err
 	}

@@ -187,7 +187,7 @@ func (i *image) copyL1(co *aio.Co, s *snapshot) error {
 	if clusters == 0 {
 		return nil
 	}
-	at, _, err := i.alloc(co, clusters, true, "L1 table")
+	at, err := i.alloc(co, clusters, "L1 table")
 	if err != nil {
 		return err
 	}
@@ -205,7 +205,7 @@ func (i *image) writeSnapshots(co *aio.Co, list []snapshot) error {
 		}
 		clusters := i.geo.clusters(int64(len(raw)))
 		var err error
-		if at, _, err = i.alloc(co, clusters, true, "snapshot table"); err != nil {
+		if at, err = i.alloc(co, clusters, "snapshot table"); err != nil {
 			return err
 		}
 		if err := i.writeMeta(co, at, raw, overlapNone); err != nil {

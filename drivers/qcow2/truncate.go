@@ -226,7 +226,7 @@ func (i *image) growL1(co *aio.Co, entries uint64) error {
 	}
 	clusters := i.geo.clusters(int64(entries) * 8)
 	i.file.Debug(block.DebugL1GrowAllocTable)
-	at, _, err := i.alloc(co, clusters, true, "L1 table")
+	at, err := i.alloc(co, clusters, "L1 table")
 	if err != nil {
 		return err
 	}

@@ -195,7 +195,7 @@ func (i *image) allocate(co *aio.Co, offset, bytes int64) (a *allocation, n int6
 	case i.external():
 		a.host = a.start
 	case a.fresh:
-		if a.host, clusters, err = i.alloc(co, clusters, false, dataCluster); err != nil {
+		if a.host, err = i.alloc(co, clusters, dataCluster); err != nil {
 			return nil, 0, err
 		}
 		err = i.checkOverlap(co, a.host, clusters<<g.clusterBits, overlapNone)
