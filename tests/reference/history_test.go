@@ -451,7 +451,7 @@ func compareContent(format, theirs, ours string) string {
 }
 
 // runs is how often a history is repeated that makes a difference.
-const runs = 3
+const runs = 6
 
 // differ plays steps on both. A difference counts only where the reference does
 // the same each time, and ours never: what depends on how fast threads are is
