@@ -199,16 +199,16 @@ func (r *refcounts) alloc(co *aio.Co, n int64) (offset int64, err error) {
 		hint := r.hint
 		r.hint = first + n
 		ready, err := r.ensureBlocks(co, first, n)
-		if err != nil || !ready {
-			r.hint = hint
+		if err == nil && ready {
+			err = r.add(co, first, n)
 		}
+		if err == nil && ready {
+			return first << r.img.geo.clusterBits, nil
+		}
+		r.hint = hint // a table that has grown may have taken what was found
 		if err != nil {
 			return 0, err
 		}
-		if !ready {
-			continue // a table that has grown may have taken what was found
-		}
-		return first << r.img.geo.clusterBits, r.add(co, first, n)
 	}
 }
 

@@ -256,6 +256,9 @@ func compareStates(t *testing.T, program *daemon.Program) {
 	}
 	table := readAnswers(string(text))
 	for n := range kinds {
+		if kinds[n].variant && daemon.Race {
+			continue // as many goroutines meet in the kind that it is like
+		}
 		for _, s := range situationsOf(&kinds[n]) {
 			t.Run(kinds[n].name+"/"+s.name, func(t *testing.T) {
 				t.Parallel()
