@@ -199,10 +199,10 @@ func (r *refcounts) alloc(co *aio.Co, n int64) (offset int64, err error) {
 		hint := r.hint
 		r.hint = first + n
 		ready, err := r.ensureBlocks(co, first, n)
-		if err == nil && ready {
+		if ready {
 			err = r.add(co, first, n)
 		}
-		if err == nil && ready {
+		if ready && err == nil {
 			return first << r.img.geo.clusterBits, nil
 		}
 		r.hint = hint // a table that has grown may have taken what was found

@@ -450,7 +450,7 @@ func compareContent(format, theirs, ours string) string {
 	return ""
 }
 
-// runs is how often a history is repeated that makes a difference.
+// runs is how often a history, or a situation of jobs, is repeated that makes a difference.
 const runs = 6
 
 // differ plays steps on both. A difference counts only where the reference does

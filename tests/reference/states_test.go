@@ -268,10 +268,6 @@ func compareStates(t *testing.T, program *daemon.Program) {
 	}
 }
 
-// tries is how often a situation is played that makes a difference. A job may wake
-// after it seemed to rest, and on a slow machine the rare thing is the usual one.
-const tries = 10
-
 // compareSituation plays a situation again if something is not as the table says,
 // and believes only what is wrong each time.
 func compareSituation(t *testing.T, program *daemon.Program, images string, k *kind, s *situation, table answers) {
@@ -284,7 +280,7 @@ func compareSituation(t *testing.T, program *daemon.Program, images string, k *k
 		}
 	}
 	var wrong answers
-	for range tries {
+	for range runs {
 		came, err := play(program, images, k, s)
 		if err != nil {
 			t.Fatal(err)
